@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 
 class UserError(Exception):
-    """Something in the user's config, data or machine has to change; the text says what and where."""
+    """The user's config, data or machine has to change; the text says what and where."""
 
     exit_code = 2
 

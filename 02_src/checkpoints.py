@@ -1,0 +1,55 @@
+"""Run folders: what is in one, what may be written over, where to go on."""
+
+import shutil
+from pathlib import Path
+
+from config import Config, load_run_config, log_folder, resolve_path, show_path
+from errors import UserError
+
+SUMMARY_FILE = "training_summary.json"  # written last: a run that has it is complete
+
+
+def find_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint in a run folder; None (with a line) when it has none yet."""
+    found = [path for path in folder.glob("checkpoint-*") if path.name[11:].isdigit()]
+    complete = [path for path in found if (path / "trainer_state.json").is_file()]
+    if not complete:
+        print(f"no checkpoint in {show_path(folder)} yet: starting from the beginning")
+        return None
+    newest = max(complete, key=lambda path: int(path.name[11:]))
+    print(f"resuming from {show_path(newest)}")
+    return newest
+
+
+def check_output(config: Config, resume: bool) -> None:
+    """Refuse to write over a run.
+
+    Raises:
+        UserError: the output folder holds a finished run, or an unfinished one and not `resume`.
+    """
+    folder = resolve_path(config.output_dir)
+    if (folder / SUMMARY_FILE).is_file():
+        raise UserError(
+            f"output_dir: {show_path(folder)} holds a finished run; choose another output_dir, or "
+            "--overwrite to train again"
+        )
+    if not resume and any(folder.glob("checkpoint-*")):
+        raise UserError(
+            f"output_dir: {show_path(folder)} holds an unfinished run; go on with --resume, or "
+            "--overwrite to start again"
+        )
+
+
+def clear_output(config: Config) -> None:
+    """Delete a run's adapter, checkpoints and logs, so that it can start again."""
+    for old in (resolve_path(config.output_dir), log_folder(config)):
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def list_changed_keys(config: Config) -> list[str]:
+    """Keys that differ from the config the unfinished run was started with."""
+    folder = resolve_path(config.output_dir)
+    if not any(folder.glob("checkpoint-*")):
+        return []
+    before = load_run_config(folder).model_dump()
+    return [name for name, value in config.model_dump().items() if before[name] != value]

@@ -1,0 +1,64 @@
+"""Reference log-probs: one pass with the adapter off, cached on disk under 04_models."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+Logps = tuple[torch.Tensor, torch.Tensor]
+
+
+def fingerprint_weights(model: torch.nn.Module) -> str:
+    """sha256 over the frozen base (names, shapes, bytes, 4-bit scales), adapters left out."""
+    digest = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            continue
+        digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
+        digest.update(to_bytes(parameter.data))
+        state = getattr(parameter, "quant_state", None)
+        if state is not None:
+            digest.update(f"{state.quant_type}{state.dtype}".encode())
+            digest.update(to_bytes(state.absmax))
+    return digest.hexdigest()
+
+
+def to_bytes(tensor: torch.Tensor) -> memoryview:
+    """The tensor's memory, for hashing."""
+    return memoryview(tensor.detach().cpu().contiguous().view(torch.uint8).flatten().numpy())
+
+
+def reference_key(weights: str, rows: Iterable[dict], settings: dict) -> str:
+    """Cache key of a data set's reference log-probs: weights, token ids and number formats."""
+    digest = hashlib.sha256(weights.encode())
+    digest.update(json.dumps(settings, sort_keys=True).encode())
+    for row in rows:
+        ids = [row["prompt_ids"], row["chosen_ids"], row["rejected_ids"]]
+        digest.update(json.dumps(ids).encode())
+    return digest.hexdigest()[:32]
+
+
+def read_cached_logps(folder: Path, key: str, rows: int) -> Logps | None:
+    """(chosen, rejected) log-probs [rows] from the cache; None when missing or unreadable."""
+    file = folder / f"{key}.safetensors"
+    if not file.is_file():
+        return None
+    try:
+        tensors = load_file(file)
+        chosen, rejected = tensors["chosen"], tensors["rejected"]
+    except (OSError, KeyError, SafetensorError):  # a damaged cache is computed again
+        return None
+    return (chosen, rejected) if len(chosen) == len(rejected) == rows else None
+
+
+def write_cached_logps(folder: Path, key: str, logps: Logps) -> None:
+    """Save log-probs through a temporary sibling."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{key}.{os.getpid()}.tmp"
+    save_file({"chosen": logps[0].contiguous(), "rejected": logps[1].contiguous()}, temporary)
+    os.replace(temporary, folder / f"{key}.safetensors")

@@ -1,0 +1,144 @@
+"""TRL's DPOTrainer with our tokens, our reference cache and the packed forward.
+
+Losses and metrics stay TRL's. Seams used: the collator, `_prepare_dataset`,
+`_precompute_ref_logps` and the causal LM's forward.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from tqdm.auto import tqdm
+from trl import DPOTrainer
+
+from fast.collator import PackedPreferenceCollator
+from fast.forward import find_obstacle, install_packed_forward, measure_difference
+from fast.reference import (
+    fingerprint_weights,
+    read_cached_logps,
+    reference_key,
+    write_cached_logps,
+)
+
+# Mean difference per token above which packed rows are not trusted; bf16 noise is about 0.01.
+TRUSTED_DIFFERENCE = {torch.float32: 1e-3}
+TRUSTED_DIFFERENCE_16BIT = 0.1
+REFERENCE_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
+
+
+class PreferenceTrainer(DPOTrainer):
+    """DPOTrainer over tokenised pairs; its reference is the adapter switched off."""
+
+    def __init__(self, *, fast_forward: bool, reference_cache: Path, **arguments: Any) -> None:
+        """As DPOTrainer; data sets hold prompt_ids, chosen_ids, rejected_ids.
+
+        Args:
+            fast_forward: pack pairs and compute each prompt once; False is stock TRL.
+            reference_cache: folder of cached reference log-probs.
+        """
+        self.reference_cache = reference_cache
+        self.fast_obstacle = None if fast_forward else "fast_forward is off in the config"
+        self._weights_fingerprint: str | None = None
+        self._fast_ready = False
+        if fast_forward:
+            arguments["data_collator"] = PackedPreferenceCollator(
+                pad_token_id=arguments["processing_class"].pad_token_id,
+                max_length=arguments["args"].max_length,
+            )
+        super().__init__(**arguments)
+
+    def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
+        """The pairs are tokens already: tokenization.tokenize_pairs follows the contract."""
+        return dataset
+
+    def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
+        """Add ref_chosen_logps and ref_rejected_logps, from the cache where it has them."""
+        if REFERENCE_COLUMNS[0] in dataset.column_names:
+            return dataset
+        self.prepare_fast_forward(dataset)
+        self._weights_fingerprint = self._weights_fingerprint or fingerprint_weights(self.model)
+        settings = {
+            "ld_alpha": self.ld_alpha,
+            "autocast": [self.args.bf16, self.args.fp16],
+            "max_length": self.args.max_length,
+            "packed": self.fast_obstacle is None,
+            "device": self.accelerator.device.type,
+        }
+        key = reference_key(self._weights_fingerprint, dataset, settings)
+        logps = read_cached_logps(self.reference_cache, key, len(dataset))
+        if logps is None:
+            logps = self.compute_reference(dataset, name, batch_size)
+            write_cached_logps(self.reference_cache, key, logps)
+        for column, values in zip(REFERENCE_COLUMNS, logps, strict=True):
+            dataset = dataset.add_column(column, values.tolist())
+        return dataset
+
+    def compute_reference(
+        self, dataset: Dataset, name: str, batch_size: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Reference log-probs (chosen [n], rejected [n]); pairs of like length share a batch."""
+        lengths = [len(r["prompt_ids"]) + len(r["chosen_ids"]) for r in dataset]
+        order = sorted(range(len(dataset)), key=lambda i: -lengths[i])
+        logps = torch.zeros(2, len(dataset))
+        with tqdm(total=len(order), desc=f"reference pass, {name}", unit="pair") as bar:
+            for start in range(0, len(order), batch_size):
+                chosen = order[start : start + batch_size]
+                batch = self.collate([dataset[i] for i in chosen])
+                found = self.compute_ref_log_probs(self.model, batch)
+                logps[:, chosen] = torch.stack(found).float().cpu()
+                bar.update(len(chosen))
+        return logps[0], logps[1]
+
+    def collate(self, rows: list[dict]) -> dict[str, torch.Tensor]:
+        """A batch on the training device."""
+        return self._prepare_inputs(self.data_collator(rows))
+
+    def prepare_fast_forward(self, dataset: Dataset) -> None:
+        """Install the packed forward once; fall back to TRL's path where it is not exact."""
+        if self._fast_ready:
+            return
+        self._fast_ready = True
+        model = self.accelerator.unwrap_model(self.model).get_base_model()
+        self.fast_obstacle = self.fast_obstacle or find_obstacle(model)
+        if self.fast_obstacle is None:
+            install_packed_forward(model)
+            self.fast_obstacle = self.compare_with_stock(dataset)
+        if self.fast_obstacle and isinstance(self.data_collator, PackedPreferenceCollator):
+            print(f"fast forward is off: {self.fast_obstacle}; using TRL's own path")
+            self.data_collator = PackedPreferenceCollator.__base__(
+                pad_token_id=self.data_collator.pad_token_id,
+                max_length=self.data_collator.max_length,
+            )
+
+    def compare_with_stock(self, dataset: Dataset) -> str | None:
+        """Score two pairs both ways; the reason to fall back when they differ."""
+        batch = self.collate([dataset[i] for i in range(min(2, len(dataset)))])
+
+        def run(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+            kwargs = {k: v for k, v in inputs.items() if k != "completion_mask"}
+            labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
+            with self.accelerator.autocast():
+                return self.model(**kwargs, labels=labels, fused_lm_head=True).log_probs
+
+        difference = measure_difference(self.model, batch, run)
+        full = not (self.args.bf16 or self.args.fp16) and self.model.dtype == torch.float32
+        limit = TRUSTED_DIFFERENCE[torch.float32] if full else TRUSTED_DIFFERENCE_16BIT
+        if math.isfinite(difference) and difference <= limit:
+            return None
+        return f"packed rows differ from TRL's by {difference:.3g} per token on this model"
+
+    @torch.no_grad()
+    def measure_initial_loss(self) -> float:
+        """TRL's sigmoid loss on the first pairs: ln 2 while policy and reference agree."""
+        count = min(self.args.per_device_train_batch_size, len(self.train_dataset))
+        batch = self.collate([self.train_dataset[i] for i in range(count)])
+        configured = self.loss_types, self.loss_weights
+        self.loss_types, self.loss_weights = ["sigmoid"], [1.0]
+        self.model.eval()
+        with self.compute_loss_context_manager():
+            loss = self.compute_loss(self.model, batch).item()
+        self.loss_types, self.loss_weights = configured
+        self._metrics["eval"].clear()
+        return loss

@@ -1,0 +1,76 @@
+"""Ask a model: batched greedy answers, and answers streamed word by word."""
+
+from collections.abc import Iterator, Sequence
+from threading import Thread
+
+import torch
+from tqdm.auto import tqdm
+
+from prompt_contract import eos_ids, render_text
+from utils.formatting import Message
+
+
+@torch.inference_mode()
+def generate_answers(
+    model,
+    tokenizer,
+    prompts: Sequence[list[Message]],
+    max_new_tokens: int = 48,
+    batch_size: int = 32,
+    label: str = "answers",
+) -> list[str]:
+    """Greedy answers, in the order of `prompts`; prompts of like length share a batch."""
+    texts = [render_text(tokenizer, prompt) for prompt in prompts]
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    answers = [""] * len(texts)
+    with tqdm(total=len(texts), desc=label, unit="answer", leave=False) as bar:
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
+            found = generate_batch(model, tokenizer, [texts[i] for i in batch], max_new_tokens)
+            for index, answer in zip(batch, found, strict=True):
+                answers[index] = answer
+            bar.update(len(batch))
+    return answers
+
+
+def generate_batch(model, tokenizer, texts: list[str], max_new_tokens: int) -> list[str]:
+    """Greedy answers of one left-padded batch."""
+    inputs = pad_left(tokenizer, texts).to(model.device)
+    output = model.generate(**inputs, **greedy_options(tokenizer, max_new_tokens))
+    completions = output[:, inputs["input_ids"].shape[1] :]
+    return [text.strip() for text in tokenizer.batch_decode(completions, skip_special_tokens=True)]
+
+
+def pad_left(tokenizer, texts: list[str]):
+    """Token ids and attention mask [B, S], padded on the left as decoding needs."""
+    return tokenizer(
+        texts, add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt"
+    )
+
+
+def greedy_options(tokenizer, max_new_tokens: int) -> dict:
+    """generate() arguments: greedy, with the KV cache, stopping at the contract's EOS."""
+    return {
+        "max_new_tokens": max_new_tokens,
+        "do_sample": False,
+        "use_cache": True,
+        "eos_token_id": eos_ids(tokenizer),
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+
+
+def stream_answer(
+    model, tokenizer, prompt: list[Message], max_new_tokens: int, temperature: float = 0.0
+) -> Iterator[str]:
+    """Yield one answer piece by piece as it is generated; temperature 0 is greedy."""
+    from transformers import TextIteratorStreamer
+
+    streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
+    options = greedy_options(tokenizer, max_new_tokens)
+    if temperature > 0:
+        options |= {"do_sample": True, "temperature": temperature}
+    inputs = pad_left(tokenizer, [render_text(tokenizer, prompt)]).to(model.device)
+    worker = Thread(target=model.generate, kwargs={**inputs, **options, "streamer": streamer})
+    worker.start()
+    yield from streamer
+    worker.join()

@@ -1,0 +1,222 @@
+"""The policy: a frozen 4-bit base, the LoRA layers to train, and the dtypes this device can do.
+
+    model, tokenizer = load_policy(config, device)
+    lora = build_lora_config(config, model)
+
+QLoRA: Dettmers et al. 2023 (arXiv 2305.14314). LoRA: Hu et al. 2021 (arXiv 2106.09685).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from base_models import load_tokenizer, readable_hub_errors, resolve_model
+from config import Config, load_run_config, show_path
+from errors import UserError
+from hardware import Device
+from prompt_contract import apply_contract, check_contract, eos_ids
+
+# PEFT reads these files as adapter weights; a pickle among them could run code when loaded.
+PICKLES = ("adapter_model.bin", "training_args.bin", "pytorch_model.bin")
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Number formats of a run, and why they differ from the config where they do."""
+
+    base: torch.dtype  # dtype of the base's non-quantised weights and of 4-bit matmuls
+    fp16: bool
+    bf16: bool
+    optim: str
+    notices: tuple[str, ...]
+
+
+def choose_precision(config: Config, device: Device) -> Precision:
+    """Formats this device can do; each replacement of a config value gets one notice."""
+    notices = []
+    fp16, bf16, optim = config.fp16, config.bf16, config.optim
+    if fp16 and device.kind != "cuda":
+        fp16, bf16 = False, device.bf16
+        notices.append(
+            f"fp16 needs an NVIDIA GPU: using {'bf16' if bf16 else 'fp32'} on {device.kind}"
+        )
+    if bf16 and not device.bf16:
+        bf16, fp16 = False, device.kind == "cuda"
+        notices.append(f"{device.name} has no fast bf16: using {'fp16' if fp16 else 'fp32'}")
+    if device.kind != "cuda" and ("8bit" in optim or "paged" in optim):
+        notices.append(f"optim {optim} needs an NVIDIA GPU: using adamw_torch_fused")
+        optim = "adamw_torch_fused"
+    base = torch.bfloat16 if bf16 else torch.float16 if fp16 else torch.float32
+    wanted = config.bnb_4bit_compute_dtype
+    if config.load_in_4bit and wanted not in ("auto", str(base).removeprefix("torch.")):
+        notices.append(f"bnb_4bit_compute_dtype {wanted} does not match: using {base}")
+    return Precision(base, fp16, bf16, optim, tuple(notices))
+
+
+def load_policy(config: Config, device: Device) -> tuple[PreTrainedModel, object]:
+    """The frozen base (4 bit where the config says so) and its tokenizer with the contract.
+
+    No fp32 copy of the embeddings is made (prepare_model_for_kbit_training would: +0.5 to 1 GB
+    at a 128k vocabulary). Adapters are added by the trainer.
+
+    Raises:
+        UserError: the model cannot be found, loaded, or used for chat.
+    """
+    source = resolve_model(config)
+    tokenizer = load_tokenizer(source)
+    apply_contract(tokenizer, config)
+    model = load_base(config, device, source)
+    keep_differentiable(model)
+    return model, tokenizer
+
+
+def load_base(config: Config, device: Device, source=None) -> PreTrainedModel:
+    """The base model alone, on `device`, frozen, in the config's precision."""
+    source = source or resolve_model(config)
+    dtype = choose_precision(config, device).base
+    transformers_logging.disable_progress_bar()
+    with readable_hub_errors(source):
+        model = AutoModelForCausalLM.from_pretrained(
+            source.location,
+            dtype=dtype,
+            attn_implementation=config.attn_implementation,
+            device_map={"": "cuda:0" if device.kind == "cuda" else device.kind},
+            quantization_config=build_quantization(config, dtype),
+            **source.load_options(),
+        )
+    model.config.use_cache = False
+    return model.requires_grad_(False)
+
+
+def keep_differentiable(model: torch.nn.Module) -> None:
+    """Stop bitsandbytes from repacking 4-bit weights for CPU inference, in place.
+
+    On CPUs with AVX512-BF16, one forward in eval mode repacks them for a kernel without a
+    backward (bitsandbytes 0.50), and every later training step silently loses the gradient that
+    flows through the base.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def build_quantization(config: Config, dtype: torch.dtype) -> BitsAndBytesConfig | None:
+    """bitsandbytes settings of the config, or None for 16-bit weights."""
+    if not config.load_in_4bit:
+        return None
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=config.bnb_4bit_quant_type,
+        bnb_4bit_use_double_quant=config.bnb_4bit_use_double_quant,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def build_lora_config(config: Config, model: PreTrainedModel) -> LoraConfig:
+    """LoRA settings for TRL's peft_config.
+
+    Raises:
+        UserError: a target module is not in this model; the text lists the ones that are.
+    """
+    targets = config.lora_target_modules
+    if targets != "all-linear":
+        check_targets([targets] if isinstance(targets, str) else targets, model)
+    return LoraConfig(
+        r=config.lora_r,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=targets,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+
+
+def list_linear_names(model: PreTrainedModel) -> list[str]:
+    """Last name parts of the linear layers LoRA can sit on, in model order, without the head."""
+    head = model.get_output_embeddings()
+    names = [
+        name.rsplit(".", 1)[-1]
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and module is not head
+    ]
+    return list(dict.fromkeys(names))
+
+
+def check_targets(targets: list[str], model: PreTrainedModel) -> None:
+    """UserError when a target matches no module, or is the output head."""
+    modules = [name for name, _ in model.named_modules()]
+    known = ", ".join(list_linear_names(model))
+    for target in targets:
+        if target == "lm_head":
+            raise UserError(f"lora_target_modules: lm_head cannot be adapted; choose from {known}")
+        if not any(name == target or name.endswith(f".{target}") for name in modules):
+            raise UserError(
+                f"lora_target_modules: {target} matches no module of this model; "
+                f'it has {known}; or use "all-linear"'
+            )
+
+
+def cast_adapter_to_fp32(model: torch.nn.Module) -> None:
+    """Give the optimizer fp32 master weights, in place.
+
+    TRL casts QLoRA adapters to bf16, where most LoRA-A entries cannot move at a learning rate of
+    2e-5, and fp16's GradScaler refuses bf16 parameters.
+    """
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+def count_parameters(model: torch.nn.Module) -> tuple[int, int]:
+    """(trainable, total) parameters; 4-bit tensors count two values a byte."""
+    trainable = total = 0
+    for parameter in model.parameters():
+        packed = parameter.__class__.__name__ == "Params4bit"
+        size = parameter.numel() * 2 if packed else parameter.numel()
+        total += size
+        trainable += size if parameter.requires_grad else 0
+    return trainable, total
+
+
+def load_adapter(run_folder: Path, device: Device) -> tuple[PeftModel, object, Config]:
+    """Base + adapter of a finished run, its tokenizer, and the run's config.
+
+    Raises:
+        UserError: the folder holds no complete run, a pickle instead of safetensors, or tokens
+            that differ from training's.
+    """
+    from transformers import AutoTokenizer
+
+    config = load_run_config(run_folder)
+    check_adapter_files(run_folder)
+    tokenizer = AutoTokenizer.from_pretrained(run_folder, local_files_only=True)
+    check_contract(tokenizer, run_folder)
+    base = load_base(config, device)
+    model = PeftModel.from_pretrained(base, run_folder, autocast_adapter_dtype=False)
+    return model.eval(), tokenizer, config
+
+
+def check_adapter_files(folder: Path) -> None:
+    """UserError unless `folder` holds a safetensors adapter and no pickled weights."""
+    for name in PICKLES:
+        if (folder / name).exists():
+            raise UserError(
+                f"{show_path(folder / name)}: pickled weights can run code and are never loaded; "
+                "delete the file or save the adapter as safetensors"
+            )
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        if not (folder / name).is_file():
+            raise UserError(
+                f"{show_path(folder)}: holds no {name}; the run is not finished, go on with: "
+                "python 02_src/train_dpo.py --config CONFIG --resume"
+            )
+
+
+def set_generation_tokens(model, tokenizer) -> None:
+    """Make generate() stop where the contract says an answer ends."""
+    model.generation_config.eos_token_id = eos_ids(tokenizer)
+    model.generation_config.pad_token_id = tokenizer.pad_token_id

@@ -1,0 +1,167 @@
+"""Train a DPO + QLoRA adapter.
+
+    python 02_src/train_dpo.py --config 00_configs/dpo.json
+    python 02_src/train_dpo.py --config 00_configs/dpo.json --set learning_rate=1e-4 --dry_run
+    python 02_src/train_dpo.py --config 00_configs/dpo.json --resume
+
+DPO: Rafailov et al. 2023 (arXiv 2305.18290).
+"""
+
+import argparse
+import json
+import math
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from checkpoints import (
+    SUMMARY_FILE,
+    check_output,
+    clear_output,
+    find_checkpoint,
+    list_changed_keys,
+)
+from config import (
+    DEFAULT_CONFIG,
+    Config,
+    list_notices,
+    load_config,
+    log_folder,
+    resolve_path,
+    save_config,
+    show_path,
+    write_text,
+)
+from errors import UserError, run_main
+from hardware import find_device
+from preferences import load_preferences
+from run_log import plot_curves, read_metrics
+
+INITIAL_LOSS_TOLERANCE = 0.05
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished or stopped run."""
+
+    folder: Path
+    log_folder: Path
+    finished: bool
+    steps: int
+    seconds: float
+    train_loss: float | None = None
+
+
+def train(trainer, config: Config, resume: bool = False) -> Run:
+    """Train, save the adapter with all that belongs to it, draw the curves.
+
+    Ctrl-C saves a checkpoint and returns an unfinished Run.
+
+    Raises:
+        UserError: the first loss is not ln 2, or `resume` finds no checkpoint.
+    """
+    from transformers.integrations import TensorBoardCallback
+    from transformers.trainer_callback import PrinterCallback
+
+    folder, logs = resolve_path(config.output_dir), log_folder(config)
+    checkpoint = find_checkpoint(folder) if resume else None
+    if resume and (changed := list_changed_keys(config)):
+        print(f"note: changed since this run began: {', '.join(changed)}")
+    if checkpoint is None:
+        check_initial_loss(trainer)
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(TensorBoardCallback(open_tensorboard(logs)))
+    save_config(config, folder)
+    result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    steps, wanted = trainer.state.global_step, trainer.state.max_steps
+    seconds = result.metrics.get("train_runtime", 0.0)
+    if steps < wanted:
+        print(f"stopped at step {steps} of {wanted}; go on with --resume")
+        return Run(folder, logs, False, steps, seconds)
+    run = Run(folder, logs, True, steps, seconds, result.training_loss)
+    save_run(trainer, config, run)
+    plot_curves(logs)
+    return run
+
+
+def open_tensorboard(folder: Path):
+    """A TensorBoard writer for the run's log folder."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(log_dir=str(folder))
+
+
+def check_initial_loss(trainer) -> float:
+    """DPO loss before the first step: ln 2, or the policy is not the reference (UserError)."""
+    loss = trainer.measure_initial_loss()
+    if not abs(loss - math.log(2)) < INITIAL_LOSS_TOLERANCE:
+        raise UserError(
+            f"the DPO loss before training is {loss:.4f}, not ln 2 = 0.6931: policy and reference "
+            "disagree; delete 04_models/cache/reference and try again, or set fast_forward=false"
+        )
+    print(f"check: DPO loss before training {loss:.4f} (ln 2 = 0.6931)")
+    return loss
+
+
+def save_run(trainer, config: Config, run: Run) -> None:
+    """Write adapter, tokenizer, contract, config and card; the summary last."""
+    from model_card import write_model_card
+    from prompt_contract import write_contract
+
+    scratch = run.folder / ".saving"
+    shutil.rmtree(scratch, ignore_errors=True)
+    trainer.model.save_pretrained(scratch, safe_serialization=True)
+    trainer.processing_class.save_pretrained(scratch)
+    write_contract(trainer.processing_class, config, scratch)
+    write_model_card(config, scratch, read_metrics(run.log_folder))
+    for file in scratch.iterdir():
+        file.replace(run.folder / file.name)
+    scratch.rmdir()
+    summary = {"steps": run.steps, "seconds": run.seconds, "train_loss": run.train_loss}
+    write_text(run.folder / SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Train a DPO + QLoRA adapter.")
+    parser.add_argument("--config", default=str(DEFAULT_CONFIG), help="config file")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
+    parser.add_argument("--overwrite", action="store_true", help="delete the run and start again")
+    parser.add_argument("--dry_run", action="store_true", help="do all up to the first step")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """The story: config, device, data, policy, trainer, run."""
+    arguments = parse_arguments()
+    config = load_config(arguments.config, arguments.set)
+    if not (arguments.overwrite or arguments.dry_run):
+        check_output(config, arguments.resume)
+    data = load_preferences(config)
+    device = find_device(config)
+    from qlora import choose_precision, load_policy
+    from trainer_setup import build_trainer
+
+    for notice in (*list_notices(config), *data.notices, *choose_precision(config, device).notices):
+        print(f"note: {notice}")
+    print(f"device: {device.describe()}")
+    print(f"data: {len(data.train)} pairs to train on, {len(data.validation)} to validate")
+    model, tokenizer = load_policy(config, device)
+    trainer = build_trainer(config, device, model, tokenizer, data)
+    if arguments.dry_run:
+        check_initial_loss(trainer)
+        print("dry run: everything up to the first step works")
+        return 0
+    if arguments.overwrite:
+        clear_output(config)
+    run = train(trainer, config, arguments.resume)
+    if not run.finished:
+        print(f"  python 02_src/train_dpo.py --config {arguments.config} --resume")
+        return 130
+    print(f"trained {run.steps} steps in {run.seconds:.0f} s: {show_path(run.folder)}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)
