@@ -1,12 +1,35 @@
 """Run folders: what is in one, what may be written over, where to go on."""
 
+import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from config import Config, load_run_config, log_folder, resolve_path, show_path
 from errors import UserError
 
 SUMMARY_FILE = "training_summary.json"  # written last: a run that has it is complete
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished or stopped run."""
+
+    folder: Path
+    log_folder: Path
+    finished: bool
+    steps: int
+    seconds: float  # of the training loop
+    train_loss: float | None = None
+
+
+def read_finished_run(config: Config) -> Run | None:
+    """The config's run when it is complete, else None."""
+    folder = resolve_path(config.output_dir)
+    file = folder / SUMMARY_FILE
+    if not file.is_file():
+        return None
+    return Run(folder, log_folder(config), True, **json.loads(file.read_text(encoding="utf-8")))
 
 
 def find_checkpoint(folder: Path) -> Path | None:

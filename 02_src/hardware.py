@@ -138,3 +138,38 @@ def memory_of_machine() -> tuple[int, int]:
 
     memory = psutil.virtual_memory()
     return memory.available, memory.total
+
+
+def describe_fit(device: Device) -> list[str]:
+    """What this device can train, in a few lines; figures from the README's measurements."""
+    if device.kind == "cpu":
+        lines = [
+            "quickstart (embedded SmolLM2-135M, 4 bit): fits, some minutes on two cores",
+            "Llama-3.2-1B: runs, but slowly; an NVIDIA GPU with 4 GiB or more is the way",
+        ]
+        return [*describe_missing_gpu(), *lines] if list_gpus() else lines
+    if device.kind == "mps":
+        return ["quickstart: fits; 4 bit needs bitsandbytes kernels, else set load_in_4bit=false"]
+    free = device.free_bytes / GIB
+    lines = ["quickstart (embedded SmolLM2-135M): fits"] if free > 1 else []
+    if free >= 6:
+        return [*lines, "Llama-3.2-1B, 4 bit, batch 8 of short pairs: fits as 00_configs/dpo.json"]
+    if free >= 2.5:
+        return [*lines, "Llama-3.2-1B, 4 bit: fits with gradient_checkpointing=true, batch 1 to 8"]
+    return [*lines, f"{free:.1f} GiB free is too little for Llama-3.2-1B; close other programs"]
+
+
+def describe_missing_gpu() -> list[str]:
+    """Why torch does not see the NVIDIA card that the driver knows."""
+    import torch
+
+    gpu = list_gpus()[0]
+    if torch.version.cuda is None:
+        return [
+            f"{gpu['name']} is here, but this torch is a CPU build: run "
+            "python3 03_scripts/quickstart.py --torch-index https://download.pytorch.org/whl/cu130"
+        ]
+    return [
+        f"{gpu['name']} is here, but torch (CUDA {torch.version.cuda}) cannot use it with driver "
+        f"{gpu['driver']}: update the driver"
+    ]

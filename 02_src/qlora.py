@@ -7,21 +7,17 @@ QLoRA: Dettmers et al. 2023 (arXiv 2305.14314). LoRA: Hu et al. 2021 (arXiv 2106
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel
+from peft import LoraConfig
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from base_models import load_tokenizer, readable_hub_errors, resolve_model
-from config import Config, load_run_config, show_path
+from config import Config
 from errors import UserError
 from hardware import Device
-from prompt_contract import apply_contract, check_contract, eos_ids
-
-# PEFT reads these files as adapter weights; a pickle among them could run code when loaded.
-PICKLES = ("adapter_model.bin", "training_args.bin", "pytorch_model.bin")
+from prompt_contract import apply_contract
 
 
 @dataclass(frozen=True)
@@ -180,43 +176,3 @@ def count_parameters(model: torch.nn.Module) -> tuple[int, int]:
         total += size
         trainable += size if parameter.requires_grad else 0
     return trainable, total
-
-
-def load_adapter(run_folder: Path, device: Device) -> tuple[PeftModel, object, Config]:
-    """Base + adapter of a finished run, its tokenizer, and the run's config.
-
-    Raises:
-        UserError: the folder holds no complete run, a pickle instead of safetensors, or tokens
-            that differ from training's.
-    """
-    from transformers import AutoTokenizer
-
-    config = load_run_config(run_folder)
-    check_adapter_files(run_folder)
-    tokenizer = AutoTokenizer.from_pretrained(run_folder, local_files_only=True)
-    check_contract(tokenizer, run_folder)
-    base = load_base(config, device)
-    model = PeftModel.from_pretrained(base, run_folder, autocast_adapter_dtype=False)
-    return model.eval(), tokenizer, config
-
-
-def check_adapter_files(folder: Path) -> None:
-    """UserError unless `folder` holds a safetensors adapter and no pickled weights."""
-    for name in PICKLES:
-        if (folder / name).exists():
-            raise UserError(
-                f"{show_path(folder / name)}: pickled weights can run code and are never loaded; "
-                "delete the file or save the adapter as safetensors"
-            )
-    for name in ("adapter_model.safetensors", "adapter_config.json"):
-        if not (folder / name).is_file():
-            raise UserError(
-                f"{show_path(folder)}: holds no {name}; the run is not finished, go on with: "
-                "python 02_src/train_dpo.py --config CONFIG --resume"
-            )
-
-
-def set_generation_tokens(model, tokenizer) -> None:
-    """Make generate() stop where the contract says an answer ends."""
-    model.generation_config.eos_token_id = eos_ids(tokenizer)
-    model.generation_config.pad_token_id = tokenizer.pad_token_id

@@ -11,11 +11,11 @@ import argparse
 import json
 import math
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 from checkpoints import (
     SUMMARY_FILE,
+    Run,
     check_output,
     clear_output,
     find_checkpoint,
@@ -38,18 +38,6 @@ from preferences import load_preferences
 from run_log import plot_curves, read_metrics
 
 INITIAL_LOSS_TOLERANCE = 0.05
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished or stopped run."""
-
-    folder: Path
-    log_folder: Path
-    finished: bool
-    steps: int
-    seconds: float
-    train_loss: float | None = None
 
 
 def train(trainer, config: Config, resume: bool = False) -> Run:

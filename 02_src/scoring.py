@@ -1,0 +1,63 @@
+"""Log-probabilities of answers: the pairs of a test split, scored through packed rows."""
+
+from collections.abc import Sequence
+
+import torch
+from tqdm.auto import tqdm
+
+from fast.collator import PackedPreferenceCollator
+from fast.forward import choose_masks, find_obstacle, read_logit_transform
+
+
+@torch.inference_mode()
+def score_pairs(
+    model, pad_id: int, rows: Sequence[dict], batch_size: int = 16, label: str = "scoring"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Summed log-probs (chosen [n], rejected [n]) of tokenised pairs, fp32 on the CPU.
+
+    `model` may carry an adapter; switch it off around the call for the reference. The prompt of
+    a pair is computed once where the model can run packed rows, else for each answer.
+    """
+    collator = PackedPreferenceCollator(pad_token_id=pad_id)
+    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]["prompt_ids"]))
+    logps = torch.zeros(2, len(rows))
+    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    score = score_padded if find_obstacle(causal) else score_packed_rows
+    with tqdm(total=len(rows), desc=label, unit="pair", leave=False) as bar:
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            batch = collator([rows[i] for i in chosen])
+            batch = {name: tensor.to(causal.device) for name, tensor in batch.items()}
+            logps[:, chosen] = score(causal, batch).float().cpu()
+            bar.update(len(chosen))
+    return logps[0], logps[1]
+
+
+def score_packed_rows(causal, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """[2, B] summed log-probs; each prompt computed once."""
+    packed = {name: batch[f"packed_{name}"] for name in ("ids", "positions", "segments")}
+    hidden = causal.base_model(
+        input_ids=packed["ids"],
+        attention_mask=choose_masks(causal.config.get_text_config(), packed),
+        position_ids=packed["positions"],
+        use_cache=False,
+    ).last_hidden_state
+    hidden = hidden.reshape(-1, hidden.shape[-1])[batch["packed_sources"]]
+    softcap, scale = read_logit_transform(causal.config.get_text_config())
+    logits = causal.get_output_embeddings()(hidden).float() * scale  # [N, V]
+    if softcap is not None:
+        logits = softcap * torch.tanh(logits / softcap)
+    targets = batch["packed_targets"]
+    logps = logits.gather(1, targets[:, None]).squeeze(1) - logits.logsumexp(1)
+    rows, width = batch["input_ids"].shape
+    return (
+        logps.new_zeros(rows).index_add(0, batch["packed_places"] // (width - 1), logps).view(2, -1)
+    )
+
+
+def score_padded(causal, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """[2, B] summed log-probs through the model's own padded forward."""
+    ids, mask = batch["input_ids"], batch["completion_mask"][:, 1:]
+    logits = causal(input_ids=ids, attention_mask=batch["attention_mask"]).logits[:, :-1].float()
+    logps = logits.log_softmax(-1).gather(2, ids[:, 1:, None]).squeeze(2)
+    return (logps * mask).sum(1).view(2, -1)
