@@ -6,7 +6,9 @@ config = load_config("00_configs/dpo.json", ["learning_rate=1e-4"])
 
 import difflib
 import json
+import logging
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,9 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 # Waiting OpenMP threads sleep instead of spinning; set before torch starts. Spinning costs a
 # step 20 times its time as soon as another program uses one of two cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Notices of the libraries about one another, which a user can do nothing about.
+warnings.filterwarnings("ignore", message=r".*is deprecated and will be removed in v6")
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 __all__ = ["Config", "load_config", "load_run_config", "save_config", "resolve_path"]
 

@@ -24,7 +24,7 @@ from config import (
 )
 from errors import UserError, run_main
 from grounding import judge_answer, summarize_judgements
-from hardware import Device, find_device
+from hardware import find_device
 from preferences import Pair, load_pairs
 from statistics_of_runs import Share, wilson
 
@@ -55,14 +55,20 @@ def evaluate(
     Raises:
         UserError: the run is not finished, a test file is missing, or the contract is broken.
     """
+    from trained_models import load_adapter, load_merged
+
     run_folder = resolve_path(run_folder)
     config = load_run_config(run_folder)
     splits = load_splits(config, limit)
     device = find_device(config)
     report: dict = {"run": show_path(run_folder), "device": device.name, "models": {}}
     items: list[dict] = []
+    shared = None  # base and adapter are one model, with the adapter off or on
     for name in models:
-        loaded = load_for(name, run_folder, config, device)
+        if name == "merged":
+            loaded = Loaded(*load_merged(merged_folder(config), device), config)
+        else:
+            loaded = shared = shared or Loaded(*load_adapter(run_folder, device))
         print(f"evaluating {name} on {sum(map(len, splits.values()))} items")
         report["models"][name] = {"splits": {}}
         for split, pairs in splits.items():
@@ -81,15 +87,6 @@ def load_splits(config: Config, limit: int | None) -> dict[str, list[Pair]]:
     """Test pairs of each split, at most `limit` each; UserError where a file is missing."""
     limit = limit or config.eval_limit
     return {name: load_pairs(file, config)[0][:limit] for name, file in config.test_files.items()}
-
-
-def load_for(name: str, run_folder: Path, config: Config, device: Device) -> Loaded:
-    """The model called `name`; base and adapter are one model with the adapter off or on."""
-    from trained_models import load_adapter, load_merged
-
-    if name == "merged":
-        return Loaded(*load_merged(merged_folder(config), device), config)
-    return Loaded(*load_adapter(run_folder, device))
 
 
 def evaluate_split(
