@@ -199,6 +199,6 @@ def log_folder(config: Config) -> Path:
     return resolve_path(config.logging_dir) / run_name(config)
 
 
-def merged_folder(config: Config) -> Path:
-    """04_models/merged/<run_name>."""
-    return resolve_path(config.merged_dir) / run_name(config)
+def merged_folder(config: Config, run_folder: Path | None = None) -> Path:
+    """04_models/merged/<run>; the run's name is its folder's, also after it was moved."""
+    return resolve_path(config.merged_dir) / (run_folder.name if run_folder else run_name(config))
