@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from statistics_of_runs import Share, wilson
-from utils.text import contains_phrase
+from utils.text import contains_phrase, normalise
 
 GROUNDED, CONFUSED, ABSTAINED, INVENTED = "grounded", "confused", "abstained", "invented"
 OUTCOMES = (GROUNDED, CONFUSED, ABSTAINED, INVENTED)
@@ -20,18 +20,29 @@ METRIC_NAMES = {
     ABSTAINED: "abstention",
     INVENTED: "invention",
 }
+NEGATION = r"(?:do(?:es)? not|don['’]t|doesn['’]t|cannot|can not|can['’]t|could not|couldn['’]t)"
+FEW_WORDS = r"(?:\w+\s+){0,3}?"
+# Who does not know: the speaker ("I am not sure"), or the term ("is not a known abbreviation").
 ABSTENTION = re.compile(
-    r"\b(?:do(?:es)? not|don't|doesn't|cannot|can't|could not|couldn't|am not|is not|isn't|not)\s+"
-    r"(?:\w+\s+){0,3}?(?:know|known|sure|certain|aware|familiar|recogni[sz]ed?|find|found|tell)\b"
-    r"|\b(?:unknown|unfamiliar|no (?:known|standard|established|registered))\b",
+    rf"\bI\s+{FEW_WORDS}{NEGATION}\s+{FEW_WORDS}(?:know|recogni[sz]e|find|tell|say|determine)\b"
+    rf"|\bI\s*(?:am|['’]m)\s+{FEW_WORDS}(?:not|un)\s*{FEW_WORDS}(?:sure|certain|aware|familiar|able)\b"
+    r"|\bI have (?:no|not|never)\b|\bnot known to me\b|\bunknown to me\b"
+    r"|\b(?:is not|isn['’]t|is no|not)\s+(?:an?\s+)?(?:\w+\s+){0,2}?"
+    r"(?:known|standard|established|registered|recogni[sz]ed|familiar)\s+(?:\w+\s+){0,4}?"
+    r"(?:abbreviation|acronym|term|meaning|expansion)\b"
+    r"|\bno (?:known|standard|established|registered|recogni[sz]ed)\s+"
+    r"(?:\w+\s+){0,4}?(?:abbreviation|acronym|term|meaning|expansion)\b"
+    r"|\bunknown (?:abbreviation|acronym|term)\b",
     re.IGNORECASE,
 )
-# "A or Also Known B", a bulleted list, or the frame "stands for" used twice.
-SECOND_EXPANSION = re.compile(
-    r"\b(?:or|also|alternatively)\s+(?:\w+\s+){0,3}?(?-i:[A-Z][a-z]+)"
-    r"|\n\s*(?:[-*]|\d+[.)])\s"
-    r"|\b(?:stands for|means|is short for)\b.*\b(?:stands for|means|is short for)\b",
-    re.IGNORECASE | re.DOTALL,
+FRAME = (
+    r"\b(?:stands?\s+for|means|is\s+short\s+for|refers\s+to|(?:full\s+)?form\s+(?:of\s+\S+\s+)?is)"
+)
+TITLE_WORDS = r"[A-Z][\w'-]+(?:\s+(?:of|and|for|the|to|in|on|while|with|per|by)\s+|\s+)[A-Z][\w'-]+"
+NAMED = re.compile(rf"(?i:{FRAME})\s+(?:(?:the|an?)\s+)?[\"“*]*({TITLE_WORDS})")
+LIST_ITEM = re.compile(r"\n\s*(?:[-*•]|\d+[.)])\s")
+SEPARATOR = re.compile(
+    r"[,;:/()\n\"“”]|[.!?](?=\s|$)|\b(?:or|and|also|alternatively|sometimes|either)\b"
 )
 SENTENCE_END = re.compile(r"(?<=[.!?])\s|\n")
 
@@ -66,7 +77,12 @@ def judge_answer(
         return Judgement(GROUNDED, is_strict(answer, right, wrong, accepted, prompt), right[0])
     if wrong:
         return Judgement(CONFUSED, False, wrong[0])
-    return Judgement(ABSTAINED if ABSTENTION.search(answer) else INVENTED, False)
+    return Judgement(ABSTAINED if abstains(answer) else INVENTED, False)
+
+
+def abstains(answer: str) -> bool:
+    """Whether the answer says it does not know, and does not go on to name an expansion."""
+    return bool(ABSTENTION.search(answer)) and not NAMED.search(answer)
 
 
 def is_strict(
@@ -76,7 +92,49 @@ def is_strict(
     first = SENTENCE_END.split(answer.strip(), maxsplit=1)[0]
     said_first = any(contains_phrase(phrase, first) for phrase in right)
     echoed = any(contains_phrase(phrase, prompt) for phrase in accepted)
-    return said_first and not wrong and not echoed and not SECOND_EXPANSION.search(answer)
+    return said_first and not wrong and not echoed and not names_second(answer, right)
+
+
+def names_second(answer: str, right: list[str]) -> bool:
+    """Whether the answer offers another expansion beside the one in `right`: a list, a second
+    "stands for", another accepted sense, or other words with the same initials."""
+    if LIST_ITEM.search(answer) or count_apart(right) > 1:
+        return True
+    named = [match.group(1) for match in NAMED.finditer(answer)]
+    if any(not shares_words(name, right) for name in named):
+        return True
+    initials = "".join(word[0] for word in normalise(right[0]).split())
+    return any(spells(part, initials, right) for part in SEPARATOR.split(answer))
+
+
+def count_apart(phrases: list[str]) -> int:
+    """How many of `phrases` are different wordings: one within another counts once."""
+    texts = {normalise(phrase) for phrase in phrases}
+    return sum(not any(t != other and contains_phrase(t, other) for other in texts) for t in texts)
+
+
+def shares_words(name: str, right: list[str]) -> bool:
+    """Whether `name` begins like one of the phrases in `right`."""
+    start = normalise(name).split()[0]
+    return any(start in normalise(phrase).split() for phrase in right)
+
+
+def spells(part: str, initials: str, right: list[str]) -> bool:
+    """Whether a piece of the answer is other words with these initials: the whole piece, or a run
+    of capitalised words ("Rig Operating Plan" beside "Rate of Penetration")."""
+    words = re.findall(r"[^\W_][\w'’]*", part)
+    size = len(initials)
+    for start in range(len(words) - size + 1):
+        run = words[start : start + size]
+        text = " ".join(run)
+        capital = all(word[0].isupper() or len(word) <= 3 for word in run) and run[0][0].isupper()
+        if (
+            "".join(word[0] for word in run).lower() == initials
+            and (capital or len(words) == size)
+            and not any(contains_phrase(text, phrase) for phrase in right)
+        ):
+            return True
+    return False
 
 
 def summarize_judgements(judgements: Sequence[Judgement]) -> dict[str, Share]:

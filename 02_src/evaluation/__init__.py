@@ -1,0 +1,1 @@
+"""What an evaluation is made of: question sets, measured items, figures, comparisons, reports."""

@@ -1,0 +1,142 @@
+"""Test files as question sets, and the glossary entries that some controls and tables need.
+
+A set's name and its rows' columns decide what is measured on it (02_src/evaluation/measure.py).
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from config import REPOSITORY, Config, resolve_path, show_path
+from errors import UserError
+from preferences import Pair, load_pairs, read_json_lines
+
+GLOSSARY_FILE = REPOSITORY / "01_data" / "glossary" / "oil_gas.jsonl"
+CHOICE_ONLY = ("locality",)  # split names whose questions are a forced choice and nothing else
+
+
+@dataclass(frozen=True)
+class QuestionSet:
+    """One test split: pairs to ask and rank, or passages of neutral text."""
+
+    name: str
+    file: str
+    sha256: str
+    pairs: list[Pair] = field(default_factory=list)
+    passages: list[dict] = field(default_factory=list)  # {"id", "text"}
+
+    def __len__(self) -> int:
+        return len(self.pairs) or len(self.passages)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the glossary says about an abbreviation."""
+
+    category: str  # of its default sense
+    text: str  # one line that names every sense, for the glossary-in-the-prompt control
+
+
+def load_question_sets(
+    config: Config, limit: int | None = None, names: Sequence[str] | None = None
+) -> list[QuestionSet]:
+    """The config's test files, at most `limit` (else eval_limit) items each.
+
+    Raises:
+        UserError: a name is not in test_files, or a file is missing or unusable.
+    """
+    for name in names or ():
+        if name not in config.test_files:
+            known = ", ".join(config.test_files) or "none"
+            raise UserError(f"--splits {name}: not in the config's test_files ({known})")
+    chosen = names or list(config.test_files)
+    limit = limit or config.eval_limit
+    return [load_question_set(name, config.test_files[name], config, limit) for name in chosen]
+
+
+def load_question_set(name: str, file: str, config: Config, limit: int | None) -> QuestionSet:
+    """One test file; rows with a text and no answers are passages."""
+    path = resolve_path(file)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+    if path.suffix == ".jsonl":
+        first = next(iter(read_json_lines(path)), ("", {}))[1]
+        if isinstance(first, dict) and "text" in first and "chosen" not in first:
+            return QuestionSet(name, file, digest, passages=load_passages(path)[:limit])
+    return QuestionSet(name, file, digest, pairs=load_pairs(file, config)[0][:limit])
+
+
+def load_passages(path: Path) -> list[dict]:
+    """Rows of neutral text; UserError where one has no text."""
+    passages = []
+    for source, row in read_json_lines(path):
+        if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+            raise UserError(f"{source}: every row must have a text, as the first one has")
+        passages.append({"id": row.get("id") or source, "text": row["text"]})
+    return passages
+
+
+def is_asked(split: str, pair: Pair) -> bool:
+    """Whether the model answers this pair's question freely: the row says which answers count."""
+    return split not in CHOICE_ONLY and pair.row.get("accepted") is not None
+
+
+def make_choice(pair: Pair) -> Pair | None:
+    """The forced choice of a row: "X stands for gold." against "X stands for competing."
+
+    Gold and competing are the senses that the row's own answers name, else the first listed.
+    None where the row lacks an abbreviation, an accepted or a competing expansion.
+    """
+    row = pair.row
+    if not (row.get("abbreviation") and row.get("accepted") and row.get("competing")):
+        return None
+    gold = pick_named(row["accepted"], pair.chosen)
+    other = pick_named(row["competing"], pair.rejected)
+    frame = f"{row['abbreviation']} stands for {{}}."
+    return replace(pair, chosen=frame.format(gold), rejected=frame.format(other))
+
+
+def pick_named(names: Sequence[str], answer: str) -> str:
+    """The first of `names` that stands in `answer`, else the first."""
+    return next((name for name in names if name.lower() in answer.lower()), names[0])
+
+
+def read_glossary(path: Path = GLOSSARY_FILE) -> dict[str, Entry]:
+    """Entries by abbreviation; empty where there is no glossary."""
+    if not path.is_file():
+        return {}
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    return {record["abbreviation"]: read_entry(record) for record in records}
+
+
+def read_entry(record: dict) -> Entry:
+    """One glossary line."""
+    senses = sorted(record["senses"], key=lambda sense: not sense["default"])
+    named = [
+        f"{'oil and gas' if sense['domain'] == 'oil_gas' else sense['domain']}: "
+        f"{sense['expansion']}"
+        for sense in senses
+    ]
+    text = f"{record['abbreviation']} has these meanings. In " + "; in ".join(named) + "."
+    return Entry(senses[0]["category"], text)
+
+
+def add_glossary(pairs: Sequence[Pair], glossary: dict[str, Entry]) -> list[Pair]:
+    """The pairs whose abbreviation the glossary has, with its entry before the user's text."""
+    told = []
+    for pair in pairs:
+        entry = glossary.get(pair.row.get("abbreviation") or "")
+        if entry:
+            *before, last = pair.prompt
+            text = f"{entry.text}\n\n{last['content']}"
+            told.append(replace(pair, prompt=[*before, {**last, "content": text}]))
+    return told
+
+
+def require_glossary() -> dict[str, Entry]:
+    """The glossary; UserError where it is missing."""
+    glossary = read_glossary()
+    if not glossary:
+        raise UserError(f"{show_path(GLOSSARY_FILE)}: no such file; base_with_glossary needs it")
+    return glossary
