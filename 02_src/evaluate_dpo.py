@@ -1,215 +1,228 @@
-"""Evaluate a run on held-out questions: base against adapter, or the merged model.
+"""Evaluate a run on held-out questions: base against adapter, the merged model, or a control.
 
     python 02_src/evaluate_dpo.py --run 04_models/adapters/quickstart
     python 02_src/evaluate_dpo.py --run 04_models/adapters/quickstart --models merged
+    python 02_src/evaluate_dpo.py --run RUN --models base,base_with_glossary,adapter
+    python 02_src/evaluate_dpo.py --run RUN --splits seen,drift --limit 100
+    python 02_src/evaluate_dpo.py --run RUN --compare OTHER_RUN
 
-Writes evaluation.json and evaluation_items.jsonl into the run's folder (into the merged model's
-folder for --models merged). Metrics: 02_src/grounding.py.
+Writes into the run's folder (into the merged model's for --models merged): evaluation.html, the
+report to read; evaluation.md; evaluation.json, all figures with n and intervals;
+evaluation_items.jsonl, the judged answers; evaluation_scores.jsonl, items without an answer. An
+interrupted evaluation goes on with the splits it has not finished. Metrics: 02_src/evaluation/.
 """
 
 import argparse
-import json
+import time
 from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 
-from config import (
-    Config,
-    load_run_config,
-    merged_folder,
-    resolve_path,
-    show_path,
-    write_text,
-)
+from config import Config, load_run_config, resolve_path, show_path
 from errors import UserError, run_main
-from grounding import judge_answer, summarize_judgements
+from evaluation.comparison import compare_models
+from evaluation.figures import summarize_set
+from evaluation.parts import Parts, hash_model, part_key
+from evaluation.question_sets import (
+    QuestionSet,
+    load_question_sets,
+    read_glossary,
+    require_glossary,
+)
+from evaluation.report import HTML_FILE, REPORT_FILE, read_evaluation, save_evaluation
+from evaluation.verdict import MODELS, choose_tuned
 from hardware import find_device
-from preferences import Pair, load_pairs
-from statistics_of_runs import Share, wilson
+from statistics_of_runs import Share
 
-REPORT_FILE = "evaluation.json"
-ITEMS_FILE = "evaluation_items.jsonl"
-MODELS = ("base", "adapter", "merged")
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A model to evaluate, with what it was trained under."""
-
-    model: object
-    tokenizer: object
-    config: Config
+Records = dict[tuple[str, str], list[dict]]  # (model, split) -> a record per item
 
 
 def evaluate(
-    run_folder: str | Path, models: Sequence[str] = ("base", "adapter"), limit: int | None = None
+    run_folder: str | Path,
+    models: Sequence[str] = ("base", "adapter"),
+    limit: int | None = None,
+    splits: Sequence[str] | None = None,
 ) -> dict:
-    """Score `models` on every test split of the run's config; write and return the report.
+    """Score `models` on the test splits of the run's config; write and return the report.
 
     Args:
         run_folder: a finished run.
-        models: any of base, adapter, merged.
+        models: any of base, base_with_glossary, adapter, merged, or folders of other models.
         limit: items per split; None takes the config's eval_limit.
+        splits: names from test_files; None is all.
 
     Raises:
         UserError: the run is not finished, a test file is missing, or the contract is broken.
     """
-    from trained_models import load_adapter, load_merged
+    from evaluation.subjects import Models, find_folder, order_models
 
+    started = time.monotonic()
     run_folder = resolve_path(run_folder)
     config = load_run_config(run_folder)
-    splits = load_splits(config, limit)
+    names = order_models(models)
+    if "base_with_glossary" in names:
+        require_glossary()
+    sets = load_question_sets(config, limit, splits)
     device = find_device(config)
-    report: dict = {"run": show_path(run_folder), "device": device.name, "models": {}}
-    items: list[dict] = []
-    shared = None  # base and adapter are one model, with the adapter off or on
-    for name in models:
-        if name == "merged":
-            loaded = Loaded(*load_merged(merged_folder(config, run_folder), device), config)
-        else:
-            loaded = shared = shared or Loaded(*load_adapter(run_folder, device))
-        print(f"evaluating {name} on {sum(map(len, splits.values()))} items")
-        report["models"][name] = {"splits": {}}
-        for split, pairs in splits.items():
-            figures, rows = evaluate_split(loaded, name, split, pairs)
-            report["models"][name]["splits"][split] = figures
-            items += rows
-    target = merged_folder(config, run_folder) if tuple(models) == ("merged",) else run_folder
-    write_text(
-        target / ITEMS_FILE, "".join(json.dumps(i, ensure_ascii=False) + "\n" for i in items)
-    )
-    write_text(target / REPORT_FILE, json.dumps(report, indent=2) + "\n")
+    target = find_folder("merged", run_folder, config) if names == ["merged"] else run_folder
+    parts = Parts(target)
+    records = measure_models(Models(run_folder, config, device), names, sets, parts)
+    report = {
+        "run": show_path(run_folder),
+        "device": device.name,
+        "limit": limit or config.eval_limit,
+        "test_files": {questions.name: questions.file for questions in sets},
+        "models": {name: summarize_model(name, records, sets, config) for name in names},
+        "comparisons": compare_with_base(names, records),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    save_evaluation(target, report, join(records, names))
+    parts.clear()
     return report
 
 
-def load_splits(config: Config, limit: int | None) -> dict[str, list[Pair]]:
-    """Test pairs of each split, at most `limit` each; UserError where a file is missing."""
-    limit = limit or config.eval_limit
-    return {name: load_pairs(file, config)[0][:limit] for name, file in config.test_files.items()}
+def measure_models(models, names: Sequence[str], sets: Sequence[QuestionSet], parts) -> Records:
+    """Records of every model on every split, finished ones from `parts`.
+
+    An adapter without the base gets the base's log-probs too, as its reference.
+    """
+    from evaluation.measure import measure_set
+    from evaluation.subjects import find_folder
+
+    glossary = read_glossary()
+    reference_only = "adapter" in names and "base" not in names
+    records: Records = {}
+    for name in ("base", *names) if reference_only else names:
+        ask = name in names
+        model_hash = hash_model(find_folder(name, models.run_folder, models.config))
+        print(f"evaluating {name} on {sum(map(len, sets))} items")
+        for questions in sets:
+            key = part_key(name, model_hash, models.config, questions, ask)
+            found = parts.read(key)
+            if found is None:
+                found = measure_set(models.load(name), questions, glossary, ask)
+                parts.write(key, found)
+            records[name, questions.name] = found
+    return records
 
 
-def evaluate_split(
-    loaded: Loaded, name: str, split: str, pairs: list[Pair]
-) -> tuple[dict, list[dict]]:
-    """(figures, per-item rows) of one model on one split."""
-    adapter_off = loaded.model.disable_adapter() if name == "base" else nullcontext()
-    with adapter_off:
-        rows = ask_all(loaded, split, name, pairs)
-        figures = {"n": len(pairs), **summarize_items(rows)}
-        ranking = rank_pairs(loaded, pairs, f"{name} {split}")
-    figures["ranking_accuracy"] = share_of(ranking["margins"]).to_dict()
-    if name == "adapter":
-        figures |= compare_with_reference(loaded, pairs, ranking)
-    return figures, rows
+def summarize_model(
+    name: str, records: Records, sets: Sequence[QuestionSet], config: Config
+) -> dict:
+    """{"splits": {split: figures}} of one model."""
+    figures = {}
+    for questions in sets:
+        if found := records[name, questions.name]:
+            base = records.get(("base", questions.name), ())
+            seen = records.get((name, "seen"), ())
+            figures[questions.name] = summarize_set(found, base, seen, config.dpo_beta)
+    return {"splits": figures}
 
 
-def ask_all(loaded: Loaded, split: str, name: str, pairs: list[Pair]) -> list[dict]:
-    """Ask every question that names its accepted expansions; judge the answers."""
-    from generation import generate_answers
-
-    asked = [pair for pair in pairs if pair.row.get("accepted") is not None]
-    answers = generate_answers(
-        loaded.model,
-        loaded.tokenizer,
-        [pair.prompt for pair in asked],
-        loaded.config.max_new_tokens,
-        loaded.config.generation_batch_size,
-        label=f"{name} {split}: answers",
-    )
+def join(records: Records, names: Sequence[str]) -> list[dict]:
+    """All records of the named models."""
     return [
-        describe_item(name, split, pair, answer)
-        for pair, answer in zip(asked, answers, strict=True)
+        r for name in names for (model, _), rows in records.items() if model == name for r in rows
     ]
 
 
-def describe_item(name: str, split: str, pair: Pair, answer: str) -> dict:
-    """One line of evaluation_items.jsonl."""
-    question = pair.prompt[-1]["content"]
-    accepted, competing = pair.row["accepted"], pair.row.get("competing") or []
-    judgement = judge_answer(answer, accepted, competing, question)
-    return {
-        "model": name,
-        "split": split,
-        "id": pair.row.get("id") or pair.source,
-        "abbreviation": pair.row.get("abbreviation"),
-        "instruction": question,
-        "answer": answer,
-        **judgement.to_dict(),
-        "accepted": accepted,
-    }
+def compare_with_base(names: Sequence[str], records: Records) -> list[dict]:
+    """Paired comparisons of the base with every other model."""
+    if "base" not in names:
+        return []
+    base = join(records, ["base"])
+    others = [name for name in names if name != "base"]
+    return [c for n in others for c in compare_models(base, join(records, [n]), ("base", n))]
 
 
-def summarize_items(rows: list[dict]) -> dict:
-    """Outcome shares of judged answers, as plain dictionaries."""
-    from grounding import Judgement
+def compare(run_folder: str | Path, other_folder: str | Path) -> dict:
+    """Add a paired comparison with another evaluated run to this run's report.
 
-    judgements = [Judgement(row["outcome"], row["strict"], row["matched"]) for row in rows]
-    return {name: share.to_dict() for name, share in summarize_judgements(judgements).items()}
-
-
-def rank_pairs(loaded: Loaded, pairs: list[Pair], label: str) -> dict:
-    """Summed log-probs of chosen and rejected answers, and their differences."""
-    from scoring import score_pairs
-    from tokenization import tokenize_pairs
-
-    rows = tokenize_pairs(pairs, loaded.tokenizer, loaded.config).rows
-    chosen, rejected = score_pairs(
-        loaded.model, loaded.tokenizer.pad_token_id, rows, label=f"{label}: log-probs"
-    )
-    return {"chosen": chosen, "rejected": rejected, "margins": (chosen - rejected).tolist()}
-
-
-def compare_with_reference(loaded: Loaded, pairs: list[Pair], policy: dict) -> dict:
-    """Reward accuracy, margin and displacement of the adapter against the adapter switched off."""
-    with loaded.model.disable_adapter():
-        reference = rank_pairs(loaded, pairs, "reference")
-    beta = loaded.config.dpo_beta
-    chosen = beta * (policy["chosen"] - reference["chosen"])
-    rejected = beta * (policy["rejected"] - reference["rejected"])
-    margins = chosen - rejected
-    return {
-        "reward_accuracy": share_of(margins.tolist()).to_dict(),
-        "reward_margin": margins.mean().item(),
-        "displaced": share_of((-chosen).tolist()).to_dict(),
-        "chosen_logp_change": chosen.mean().item() / beta,
-    }
-
-
-def share_of(values: list[float]) -> Share:
-    """Share of values above zero."""
-    return wilson(sum(value > 0 for value in values), len(values))
+    Raises:
+        UserError: the other run has no evaluation, or the two share no item.
+    """
+    run_folder, other_folder = resolve_path(run_folder), resolve_path(other_folder)
+    report, records = read_evaluation(run_folder)
+    other, before = read_evaluation(other_folder)
+    names = choose_tuned(other), choose_tuned(report)
+    first = [record for record in before if record["model"] == names[0]]
+    second = [record for record in records if record["model"] == names[1]]
+    labels = f"{other['run']} {names[0]}", f"{report['run']} {names[1]}"
+    found = compare_models(first, second, labels)
+    if not found:
+        raise UserError(f"--compare {show_path(other_folder)}: the two runs share no test item")
+    kept = [c for c in report["comparisons"] if (c["first"], c["second"]) != labels]
+    report["comparisons"] = kept + found
+    save_evaluation(run_folder, report, records)
+    return report
 
 
 def print_report(report: dict) -> None:
-    """The headline figures as a table."""
+    """The headline figures as a table, and the verdict."""
     from rich.console import Console
     from rich.table import Table
 
+    columns = {
+        "grounding": "right expansion",
+        "confusion": "another sense",
+        "invention": "invents",
+        "forced_choice": "prefers right",
+    }
     table = Table(title="held-out questions (95 % intervals)")
-    for column in ("model", "split", "n", "says the right expansion", "names another field's"):
+    for column in ("model", "split", "n", *columns.values()):
         table.add_column(column)
     for name, model in report["models"].items():
         for split, figures in model["splits"].items():
-            shares = (Share(**figures["grounding"]), Share(**figures["confusion"]))
-            table.add_row(name, split, str(figures["n"]), *map(str, shares))
-    Console().print(table)
+            shares = [show_share(figures.get(key)) for key in columns]
+            table.add_row(name, split, str(figures["n"]), *shares)
+    console = Console()
+    console.print(table)
+    for line in report["verdict"]:
+        console.print(line, highlight=False)
+
+
+def show_share(share: dict | None) -> str:
+    """A share for a narrow column."""
+    if not share or not share["n"]:
+        return "-"
+    found = Share(**share)
+    return f"{found.value:.1%}\n({found.low:.0%}-{found.high:.0%})"
+
+
+def split_names(text: str) -> list[str]:
+    """ "a,b" as ["a", "b"]."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line, checked."""
+    parser = argparse.ArgumentParser(description="Evaluate a run on held-out questions.")
+    parser.add_argument("--run", required=True, help="run folder")
+    parser.add_argument(
+        "--models", type=split_names, default=["base", "adapter"],
+        help=f"of {', '.join(MODELS)}, or folders of other models",
+    )  # fmt: skip
+    parser.add_argument("--splits", type=split_names, help="names from test_files; all without it")
+    parser.add_argument("--limit", type=int, help="items per split")
+    parser.add_argument("--compare", metavar="RUN", help="compare with this evaluated run")
+    arguments = parser.parse_args()
+    for name in arguments.models:
+        if name not in MODELS and not resolve_path(name).is_dir():
+            raise UserError(f"--models {name}: choose from {', '.join(MODELS)}, or a model folder")
+    if arguments.limit is not None and arguments.limit < 1:
+        raise UserError(f"--limit {arguments.limit}: must be 1 or more")
+    return arguments
 
 
 def main() -> int:
-    """Parse, evaluate, print."""
-    parser = argparse.ArgumentParser(description="Evaluate a run on held-out questions.")
-    parser.add_argument("--run", required=True, help="run folder")
-    parser.add_argument("--models", default="base,adapter", help="of base, adapter, merged")
-    parser.add_argument("--limit", type=int, help="items per split")
-    arguments = parser.parse_args()
-    models = arguments.models.split(",")
-    for name in models:
-        if name not in MODELS:
-            raise UserError(f"--models {name}: choose from {', '.join(MODELS)}")
-    if arguments.limit is not None and arguments.limit < 1:
-        raise UserError(f"--limit {arguments.limit}: must be 1 or more")
-    print_report(evaluate(arguments.run, models, arguments.limit))
+    """Parse, evaluate (or compare what was evaluated), print."""
+    arguments = parse_arguments()
+    folder = resolve_path(arguments.run)
+    if not arguments.compare or not (folder / REPORT_FILE).is_file():
+        report = evaluate(folder, arguments.models, arguments.limit, arguments.splits)
+    if arguments.compare:
+        report = compare(folder, arguments.compare)
+    print_report(report)
+    print(f"to read: {HTML_FILE} beside {REPORT_FILE}, in the folder that was evaluated")
     return 0
 
 

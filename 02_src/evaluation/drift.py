@@ -12,7 +12,7 @@ LONGEST_PASSAGE = 512  # tokens
 def measure_drift(
     model, tokenizer, texts: list[str], with_kl: bool, label: str, batch_size: int = 8
 ) -> list[dict]:
-    """Per passage: tokens predicted, summed negative log-likelihood, summed KL(policy || reference).
+    """Per passage: tokens predicted, summed -log p, summed KL(policy || reference).
 
     The text is scored bare, without the chat template. With `with_kl` the model carries an
     adapter, and the reference is the adapter switched off; else kl is None.

@@ -10,7 +10,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 
-from grounding import METRIC_NAMES, Judgement, summarize_judgements
+from grounding import Judgement, summarize_judgements
 from statistics_of_runs import bootstrap_ratio, share_of, wilson
 
 GROUPINGS = ("category", "kind", "phrasing")
@@ -75,8 +75,8 @@ def summarize_choices(records: Records, base: Records, seen: Records) -> dict:
     if pairs:
         figures["context_pair"] = share_of(pairs).to_dict()
     if chose[0]["split"] == "locality" and base and chose[0]["model"] != base[0]["model"]:
-        before = {r["id"]: r["choice_margin"] > 0 for r in base if "choice_margin" in r}
-        same = [(r["choice_margin"] > 0) == before[r["id"]] for r in chose if r["id"] in before]
+        before = {r["item"]: r["choice_margin"] > 0 for r in base if "choice_margin" in r}
+        same = [(r["choice_margin"] > 0) == before[r["item"]] for r in chose if r["item"] in before]
         figures["choice_agreement"] = share_of(same).to_dict()
     return figures
 
@@ -105,12 +105,12 @@ def pair_contexts(records: Records, seen: Records) -> list[bool]:
 
 def summarize_rewards(records: Records, base: Records, beta: float) -> dict:
     """Reward accuracy and margin, displacement; only for a model trained against this base."""
-    reference = {r["id"]: r for r in base if r.get("chosen_logp") is not None}
-    scored = [r for r in records if r.get("chosen_logp") is not None and r["id"] in reference]
+    reference = {r["item"]: r for r in base if r.get("chosen_logp") is not None}
+    scored = [r for r in records if r.get("chosen_logp") is not None and r["item"] in reference]
     if not scored or scored[0]["model"] != "adapter":
         return {}
-    chosen = [r["chosen_logp"] - reference[r["id"]]["chosen_logp"] for r in scored]
-    rejected = [r["rejected_logp"] - reference[r["id"]]["rejected_logp"] for r in scored]
+    chosen = [r["chosen_logp"] - reference[r["item"]]["chosen_logp"] for r in scored]
+    rejected = [r["rejected_logp"] - reference[r["item"]]["rejected_logp"] for r in scored]
     margins = [beta * (c - r) for c, r in zip(chosen, rejected, strict=True)]
     return {
         "reward_accuracy": share_of([margin > 0 for margin in margins]).to_dict(),
@@ -122,11 +122,11 @@ def summarize_rewards(records: Records, base: Records, beta: float) -> dict:
 
 def summarize_lengths(records: Records, base: Records) -> dict:
     """Tuned over base answer length, in characters, on the questions both answered."""
-    before = {r["id"]: len(r["answer"]) for r in base if "answer" in r}
-    both = [r for r in records if "answer" in r and r["id"] in before]
+    before = {r["item"]: len(r["answer"]) for r in base if "answer" in r}
+    both = [r for r in records if "answer" in r and r["item"] in before]
     if not both or both[0]["model"] == base[0]["model"] or not any(before.values()):
         return {}
-    ratio = bootstrap_ratio([len(r["answer"]) for r in both], [before[r["id"]] for r in both])
+    ratio = bootstrap_ratio([len(r["answer"]) for r in both], [before[r["item"]] for r in both])
     return {"length_ratio": ratio.to_dict()}
 
 
@@ -134,11 +134,13 @@ def summarize_drift(records: Records, base: Records) -> dict:
     """Perplexity per token; against the base: its ratio, and mean KL(policy || reference)."""
     tokens = sum(r["tokens"] for r in records)
     figures = {"tokens": tokens, "perplexity": math.exp(sum(r["nll"] for r in records) / tokens)}
-    before = {r["id"]: r for r in base}
-    both = [r for r in records if r["id"] in before and r["tokens"] == before[r["id"]]["tokens"]]
+    before = {r["item"]: r for r in base}
+    both = [
+        r for r in records if r["item"] in before and r["tokens"] == before[r["item"]]["tokens"]
+    ]
     if len(both) < len(records) or records[0]["model"] == base[0]["model"]:
         return figures
-    change = [r["nll"] - before[r["id"]]["nll"] for r in both]
+    change = [r["nll"] - before[r["item"]]["nll"] for r in both]
     log_ratio = bootstrap_ratio(change, [r["tokens"] for r in both])
     figures["perplexity_ratio"] = {k: math.exp(v) for k, v in log_ratio.to_dict().items()}
     if all(r["kl"] is not None for r in both):
@@ -148,9 +150,13 @@ def summarize_drift(records: Records, base: Records) -> dict:
 
 
 def keep_first(records: Records) -> list[dict]:
-    """The first record of each abbreviation: repeated questions are no independent evidence."""
-    named = [record for record in records if record.get("abbreviation")]
-    return list({record["abbreviation"]: record for record in reversed(named)}.values())[::-1]
+    """The first record of each abbreviation and sense: the same question in other words is no
+    independent evidence."""
+    first: dict[tuple, dict] = {}
+    for record in records:
+        if record.get("abbreviation"):
+            first.setdefault((record["abbreviation"], *(record.get("accepted") or ())), record)
+    return list(first.values())
 
 
 def summarize_groups(records: Records) -> dict:
@@ -164,6 +170,3 @@ def summarize_groups(records: Records) -> dict:
         if len(members) > 1:
             groups[key] = {name: summarize_answers(members[name]) for name in sorted(members)}
     return groups
-
-
-OUTCOME_METRICS = tuple(METRIC_NAMES.values())

@@ -5,13 +5,14 @@ expansions are asked and judged; rows with competing ones too get a forced choic
 ranked by log-probability.
 """
 
+import hashlib
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
 from config import Config
 from evaluation.drift import measure_drift
-from evaluation.question_sets import Entry, QuestionSet, add_glossary, is_asked, make_choice
+from evaluation.question_sets import Entry, QuestionSet, add_entry, is_asked, make_choice
 from generation import generate_answers
 from grounding import judge_answer
 from preferences import Pair
@@ -44,8 +45,10 @@ def measure_set(
             return measure_passages(subject, questions, label)
         pairs = questions.pairs
         if subject.glossary is not None:
-            pairs = add_glossary(pairs, subject.glossary)
+            pairs = [pair for pair in pairs if pair.row.get("abbreviation") in subject.glossary]
         records = [describe_pair(subject.name, questions.name, pair, categories) for pair in pairs]
+        if subject.glossary is not None:
+            pairs = [add_entry(pair, subject.glossary) for pair in pairs]
         add_scores(subject, pairs, records, label)
         if ask:
             add_answers(subject, pairs, records, label)
@@ -60,7 +63,13 @@ def measure_passages(subject: Subject, questions: QuestionSet, label: str) -> li
     with_kl = subject.has_adapter and not subject.adapter_off
     found = measure_drift(subject.model, subject.tokenizer, texts, with_kl, f"{label}: perplexity")
     return [
-        {"model": subject.name, "split": questions.name, "id": passage["id"], **figures}
+        {
+            "model": subject.name,
+            "split": questions.name,
+            "id": passage["id"],
+            "item": hash_item(passage["text"]),
+            **figures,
+        }
         for passage, figures in zip(questions.passages, found, strict=True)
     ]
 
@@ -72,10 +81,10 @@ def describe_pair(name: str, split: str, pair: Pair, categories: dict[str, Entry
         "model": name,
         "split": split,
         "id": pair.row.get("id") or pair.source,
+        "item": hash_item(*identify_pair(pair)),
         **{key: pair.row.get(key) for key in COPIED},
         "category": pair.row.get("category") or (entry.category if entry else None),
         "instruction": pair.prompt[-1]["content"],
-        "system": pair.row.get("system"),
     }
 
 
@@ -109,6 +118,11 @@ def score_texts(
     return {identify_pair(p): score for p, score in zip(tokens.pairs, scores, strict=True)}
 
 
+def hash_item(*texts: str) -> str:
+    """A short name of an item, the same on every machine."""
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
+
+
 def identify_pair(pair: Pair) -> tuple[str, str, str]:
     """What makes two pairs the same to a model."""
     return pair.prompt_key, pair.chosen, pair.rejected
@@ -129,6 +143,7 @@ def add_answers(subject: Subject, pairs: Sequence[Pair], records: list[dict], la
     for i, answer in zip(asked, answers, strict=True):
         row, record = pairs[i].row, records[i]
         competing = row.get("competing") or []
-        judgement = judge_answer(answer, row["accepted"], competing, record["instruction"])
+        prompt = pairs[i].prompt[-1]["content"]
+        judgement = judge_answer(answer, row["accepted"], competing, prompt)
         record |= {"answer": answer, **judgement.to_dict()}
         record |= {"accepted": row["accepted"], "competing": competing}

@@ -122,16 +122,11 @@ def read_entry(record: dict) -> Entry:
     return Entry(senses[0]["category"], text)
 
 
-def add_glossary(pairs: Sequence[Pair], glossary: dict[str, Entry]) -> list[Pair]:
-    """The pairs whose abbreviation the glossary has, with its entry before the user's text."""
-    told = []
-    for pair in pairs:
-        entry = glossary.get(pair.row.get("abbreviation") or "")
-        if entry:
-            *before, last = pair.prompt
-            text = f"{entry.text}\n\n{last['content']}"
-            told.append(replace(pair, prompt=[*before, {**last, "content": text}]))
-    return told
+def add_entry(pair: Pair, glossary: dict[str, Entry]) -> Pair:
+    """The pair with its abbreviation's glossary entry before the user's text."""
+    *before, last = pair.prompt
+    text = f"{glossary[pair.row['abbreviation']].text}\n\n{last['content']}"
+    return replace(pair, prompt=[*before, {**last, "content": text}])
 
 
 def require_glossary() -> dict[str, Entry]:
