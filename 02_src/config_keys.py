@@ -80,6 +80,13 @@ class Config(BaseModel):
     logging_dir: str = key("05_logs", "metrics, TensorBoard and plots, one folder a run")
     logging_steps: int = key(5, "optimizer steps between two log lines", gt=0)
     eval_steps: int | None = key(None, "steps between validations; null: at each epoch's end", gt=0)
+    validation_answers: int = key(
+        16, "questions answered at each validation; 0: none", ge=0, le=4096
+    )
+    keep_best: bool = key(False, "end with the best validation's adapter, not the last step's")
+    early_stopping_patience: int | None = key(
+        None, "stop after this many validations without a better one; null: off", gt=0
+    )
     save_steps: int = key(20, "optimizer steps between two checkpoints", gt=0)
     save_total_limit: int = key(2, "checkpoints kept", gt=0)
 

@@ -68,21 +68,33 @@ def view_answers(prompts: Sequence[str], **answers: Sequence[str]) -> pd.DataFra
 
 
 def view_shares(reports: Sequence[dict]) -> pd.DataFrame:
-    """Headline shares of every model and split in the reports, with 95 % intervals."""
+    """Headline shares of every model and split in the reports, with 95 % intervals.
+
+    Columns that no split has are left out; neutral text shows its perplexity ratio instead.
+    """
+    columns = {
+        "says the right expansion": "grounding",
+        "names another field's": "confusion",
+        "says it does not know": "abstention",
+        "invents one": "invention",
+        "prefers the right one": "forced_choice",
+        "ranks the better answer first": "ranking_accuracy",
+    }
     rows = []
     for report in reports:
         for name, model in report["models"].items():
             for split, figures in model["splits"].items():
-                shares = {
-                    label: str(Share(**figures[key]))
-                    for label, key in (
-                        ("says the right expansion", "grounding"),
-                        ("names another field's", "confusion"),
-                        ("invents one", "invention"),
-                    )
-                }
+                shares = {label: view_share(figures.get(key)) for label, key in columns.items()}
+                ratio = figures.get("perplexity_ratio")
+                shares["perplexity, times the base's"] = f"{ratio['value']:.3f}" if ratio else "-"
                 rows.append({"model": name, "split": split, **shares})
-    return pd.DataFrame(rows).set_index(["model", "split"])
+    frame = pd.DataFrame(rows).set_index(["model", "split"])
+    return frame.loc[:, (frame != "-").any()]
+
+
+def view_share(share: dict | None) -> str:
+    """One share with its interval, or "-"."""
+    return str(Share(**share)) if share and share["n"] else "-"
 
 
 def view_picture(file: Path):

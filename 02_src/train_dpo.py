@@ -51,6 +51,8 @@ def train(trainer, config: Config, resume: bool = False) -> Run:
     from transformers.integrations import TensorBoardCallback
     from transformers.trainer_callback import PrinterCallback
 
+    from train_callbacks import was_interrupted
+
     folder, logs = resolve_path(config.output_dir), log_folder(config)
     checkpoint = find_checkpoint(folder) if resume else None
     if resume and (changed := list_changed_keys(config)):
@@ -63,7 +65,7 @@ def train(trainer, config: Config, resume: bool = False) -> Run:
     result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     steps, wanted = trainer.state.global_step, trainer.state.max_steps
     seconds = result.metrics.get("train_runtime", 0.0)
-    if steps < wanted:
+    if steps < wanted and was_interrupted(trainer):
         print(f"stopped at step {steps} of {wanted}; go on with --resume")
         return Run(folder, logs, False, steps, seconds)
     run = Run(folder, logs, True, steps, seconds, result.training_loss)

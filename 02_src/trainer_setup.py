@@ -11,7 +11,14 @@ from preferences import PreferenceData
 from qlora import build_lora_config, cast_adapter_to_fp32, choose_precision
 from run_log import RunLog
 from tokenization import tokenize_pairs
-from train_callbacks import LogCallback, StopCallback
+from train_callbacks import (
+    LogCallback,
+    PatienceCallback,
+    StopCallback,
+    ValidationCallback,
+    WatchCallback,
+)
+from validation_sample import ValidationSample
 
 REFERENCE_CACHE = REPOSITORY / "04_models" / "cache" / "reference"
 
@@ -32,25 +39,61 @@ def build_trainer(config: Config, device: Device, model, tokenizer, data: Prefer
         raise UserError(
             f"max_seq_length: {config.max_seq_length} leaves no pair to train on; raise it"
         )
+    sample = ValidationSample(
+        validation.pairs, validation.rows, tokenizer, config.validation_answers
+    )
+    best = choose_best_metric(config, bool(validation.rows), bool(sample))
+    callbacks = build_callbacks(config, sample, best)
     trainer = PreferenceTrainer(
         fast_forward=config.fast_forward,
         reference_cache=REFERENCE_CACHE,
         model=model,
-        args=build_arguments(config, device, bool(validation.rows)),
+        args=build_arguments(config, device, bool(validation.rows), best),
         train_dataset=Dataset.from_list(train.rows),
         eval_dataset=Dataset.from_list(validation.rows) if validation.rows else None,
         processing_class=tokenizer,
         peft_config=build_lora_config(config, model),
-        callbacks=[LogCallback(RunLog(log_folder(config))), StopCallback()],
+        callbacks=callbacks,
     )
+    for callback in callbacks:
+        if isinstance(callback, ValidationCallback):
+            callback.trainer = trainer
     cast_adapter_to_fp32(trainer.model)
     return trainer
 
 
-def build_arguments(config: Config, device: Device, validates: bool):
-    """TRL's DPOConfig for this run; what the device cannot do is replaced."""
+def choose_best_metric(config: Config, validates: bool, asks: bool) -> str | None:
+    """What the best checkpoint is chosen by; None where the last one is kept.
+
+    Raises:
+        UserError: the config wants the best checkpoint and there is nothing to validate on.
+    """
+    if not config.keep_best and config.early_stopping_patience is None:
+        return None
+    if not validates:
+        name = "keep_best" if config.keep_best else "early_stopping_patience"
+        raise UserError(f"{name}: needs validation pairs; set validation_file")
+    return "eval_grounding" if asks else "eval_loss"
+
+
+def build_callbacks(config: Config, sample: ValidationSample, best: str | None) -> list:
+    """Everything that listens to the training; the sample before what stops by its figures."""
+    log = RunLog(log_folder(config))
+    callbacks = [LogCallback(log), StopCallback(), WatchCallback(config, log)]
+    if sample:
+        callbacks.append(ValidationCallback(sample, log))
+    if best and config.early_stopping_patience is not None:
+        callbacks.append(PatienceCallback(config.early_stopping_patience, log))
+    return callbacks
+
+
+def build_arguments(config: Config, device: Device, validates: bool, best: str | None = None):
+    """TRL's DPOConfig for this run; what the device cannot do is replaced.
+
+    `best` names the metric of the checkpoint to end with: then each validation writes one.
+    """
     precision = choose_precision(config, device)
-    steps = config.eval_steps is not None
+    strategy = "steps" if config.eval_steps is not None else "epoch"
     return DPOConfig(
         output_dir=str(resolve_path(config.output_dir)),
         max_length=config.max_seq_length,
@@ -73,9 +116,14 @@ def build_arguments(config: Config, device: Device, validates: bool):
         gradient_checkpointing=config.gradient_checkpointing,
         logging_steps=config.logging_steps,
         logging_first_step=True,
-        eval_strategy="no" if not validates else "steps" if steps else "epoch",
+        logging_nan_inf_filter=False,  # a loss that is not a number must show
+        eval_strategy=strategy if validates else "no",
         eval_steps=config.eval_steps,
-        save_steps=config.save_steps,
+        save_strategy=strategy if best else "steps",
+        save_steps=(config.eval_steps if best else None) or config.save_steps,
+        load_best_model_at_end=best is not None,
+        metric_for_best_model=best,
+        greater_is_better=best == "eval_grounding" if best else None,
         save_total_limit=config.save_total_limit,
         dataloader_num_workers=config.dataloader_num_workers,
         dataloader_pin_memory=device.kind == "cuda",
