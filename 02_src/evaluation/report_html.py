@@ -78,7 +78,7 @@ def render_rows(rows: Sequence[views.Row], report: dict, tuned: str) -> str:
         cells = [render_share(row.shares.get(name), name == tuned) for name in models]
         lines.append([f'<td class="split">{escape(split)}', f"<td>{escape(label)}{hint}", *cells])
         last = row.split
-    return render_table(("split", "the model", *models), lines)
+    return render_table(("split", "the model", *map(views.label_model, models)), lines)
 
 
 def render_share(share: dict | None, tuned: bool) -> str:
@@ -87,7 +87,7 @@ def render_share(share: dict | None, tuned: bool) -> str:
         return '<td class="value soft">-'
     interval = f"{percent(share['low'])} to {percent(share['high'])}, n={share['n']}"
     picture = charts.draw_interval(share, tuned)
-    return f'<td class="value"><b>{percent(share["value"])}</b> <small>{interval}</small>{picture}'
+    return f'<td class="value"><b>{percent(share["value"])}</b>{picture}<small>{interval}</small>'
 
 
 def render_table(heads: Iterable[str], lines: Iterable[Sequence[str]]) -> str:
@@ -100,7 +100,7 @@ def render_table(heads: Iterable[str], lines: Iterable[Sequence[str]]) -> str:
 def render_outcomes(report: dict) -> str:
     """Stacked bars of what the answers were, per split and model."""
     rows = [
-        (f"{views.label_split(split)[:26]}, {name}", model["splits"][split])
+        (f"{split}: {views.label_model(name)}", model["splits"][split])
         for split in views.list_splits(report)
         for name, model in report["models"].items()
         if model["splits"].get(split, {}).get("invention", {}).get("n")

@@ -62,7 +62,7 @@ def render_shares(rows: Sequence[views.Row], report: dict) -> str:
         ]
         for row in rows
     ]
-    return render_table(["split", "the model", *models], cells)
+    return render_table(["split", "the model", *map(views.label_model, models)], cells)
 
 
 def render_answers(records: Sequence[dict], report: dict, tuned: str) -> str:

@@ -70,12 +70,13 @@ def describe_splits(splits: dict, base: dict) -> list[str]:
         ("locality", "Acronyms next door: the right expansion chosen in"),
     ):
         lines += describe_choice(text, splits.get(split, {}), base.get(split, {}))
-    for split, figures in splits.items():
-        if figures.get("displaced", {}).get("value"):
-            lines.append(
-                f"{split}: {percent(figures['displaced']['value'])} of the better answers became "
-                "less likely than before training."
-            )
+    fallen = [
+        f"{split} {percent(figures['displaced']['value'])}"
+        for split, figures in splits.items()
+        if figures.get("displaced", {}).get("value")
+    ]
+    if fallen:
+        lines.append(f"Better answers less likely than before training: {', '.join(fallen)}.")
     return lines
 
 

@@ -66,6 +66,11 @@ def label_split(name: str) -> str:
     return SPLIT_LABELS.get(name, name)
 
 
+def label_model(name: str) -> str:
+    """A model as a reader knows it."""
+    return name.replace("_", " ")
+
+
 def list_splits(report: dict) -> list[str]:
     """Splits of all models, in the order of the config."""
     splits = [split for model in report["models"].values() for split in model["splits"]]
