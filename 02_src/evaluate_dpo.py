@@ -70,9 +70,7 @@ def evaluate(
         "run": show_path(run_folder),
         "device": device.name,
         "limit": limit or config.eval_limit,
-        "test_files": {questions.name: questions.file for questions in sets},
-        "models": {name: summarize_model(name, records, sets, config) for name in names},
-        "comparisons": compare_with_base(names, records),
+        **summarize_all(names, records, sets, config),
         "seconds": round(time.monotonic() - started, 1),
     }
     save_evaluation(target, report, join(records, names))
@@ -103,6 +101,17 @@ def measure_models(models, names: Sequence[str], sets: Sequence[QuestionSet], pa
                 parts.write(key, found)
             records[name, questions.name] = found
     return records
+
+
+def summarize_all(
+    names: Sequence[str], records: Records, sets: Sequence[QuestionSet], config: Config
+) -> dict:
+    """The report's figures: what was asked, every model's splits, comparisons with the base."""
+    return {
+        "test_files": {questions.name: questions.file for questions in sets},
+        "models": {name: summarize_model(name, records, sets, config) for name in names},
+        "comparisons": compare_with_base(names, records),
+    }
 
 
 def summarize_model(

@@ -93,7 +93,6 @@ def build_arguments(config: Config, device: Device, validates: bool, best: str |
     `best` names the metric of the checkpoint to end with: then each validation writes one.
     """
     precision = choose_precision(config, device)
-    strategy = "steps" if config.eval_steps is not None else "epoch"
     return DPOConfig(
         output_dir=str(resolve_path(config.output_dir)),
         max_length=config.max_seq_length,
@@ -114,17 +113,7 @@ def build_arguments(config: Config, device: Device, validates: bool, best: str |
         bf16=precision.bf16,
         use_cpu=device.kind == "cpu",
         gradient_checkpointing=config.gradient_checkpointing,
-        logging_steps=config.logging_steps,
-        logging_first_step=True,
-        logging_nan_inf_filter=False,  # a loss that is not a number must show
-        eval_strategy=strategy if validates else "no",
-        eval_steps=config.eval_steps,
-        save_strategy=strategy if best else "steps",
-        save_steps=(config.eval_steps if best else None) or config.save_steps,
-        load_best_model_at_end=best is not None,
-        metric_for_best_model=best,
-        greater_is_better=best == "eval_grounding" if best else None,
-        save_total_limit=config.save_total_limit,
+        **plan_checkpoints(config, validates, best),
         dataloader_num_workers=config.dataloader_num_workers,
         dataloader_pin_memory=device.kind == "cuda",
         seed=config.seed,
@@ -138,3 +127,21 @@ def build_arguments(config: Config, device: Device, validates: bool, best: str |
         disable_tqdm=True,
         report_to="none",
     )
+
+
+def plan_checkpoints(config: Config, validates: bool, best: str | None) -> dict:
+    """When to log, validate and save: DPOConfig's arguments."""
+    strategy = "steps" if config.eval_steps is not None else "epoch"
+    return {
+        "logging_steps": config.logging_steps,
+        "logging_first_step": True,
+        "logging_nan_inf_filter": False,  # a loss that is not a number must show
+        "eval_strategy": strategy if validates else "no",
+        "eval_steps": config.eval_steps,
+        "save_strategy": strategy if best else "steps",
+        "save_steps": (config.eval_steps if best else None) or config.save_steps,
+        "save_total_limit": config.save_total_limit,
+        "load_best_model_at_end": best is not None,
+        "metric_for_best_model": best,
+        "greater_is_better": best == "eval_grounding" if best else None,
+    }

@@ -5,6 +5,7 @@ from html import escape
 
 from evaluation import charts, views
 from evaluation.page_style import STYLE
+from evaluation.tables import list_tables
 from evaluation.verdict import choose_tuned, percent
 from grounding import ABSTAINED, CONFUSED, GROUNDED, INVENTED
 
@@ -27,8 +28,7 @@ def render_html(report: dict, records: Sequence[dict]) -> str:
         render_categories(report, tuned),
         render_confusions(records, tuned),
         render_wrong(records, tuned),
-        render_drift(report),
-        render_comparisons(report),
+        *(render_cells(*section) for section in list_tables(report, tuned)),
         render_all_figures(report),
         render_method(),
     ]
@@ -200,19 +200,10 @@ def render_wrong(records: Sequence[dict], tuned: str) -> str:
     return f"<h2>Wrong answers</h2><details><summary>{note}</summary>{table}</details>"
 
 
-def render_drift(report: dict) -> str:
-    """Neutral text: perplexity, its ratio, KL."""
-    rows = views.list_drift(report)
-    lines = [[f"<td>{escape(cell)}" for cell in cells] for cells in views.describe_drift(rows)]
-    return f"<h2>Drift on neutral text</h2>{render_table(views.DRIFT_HEADS, lines)}" if rows else ""
-
-
-def render_comparisons(report: dict) -> str:
-    """Paired comparisons."""
-    rows = views.describe_comparisons(report)
+def render_cells(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A section that is a plain table; nothing without rows."""
     lines = [[f"<td>{escape(cell)}" for cell in cells] for cells in rows]
-    table = render_table(views.COMPARISON_HEADS, lines)
-    return f"<h2>Paired comparisons</h2>{table}" if rows else ""
+    return f"<h2>{title}</h2>{render_table(heads, lines)}" if rows else ""
 
 
 def render_method() -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from evaluation import views
+from evaluation.tables import list_tables
 from evaluation.verdict import choose_tuned, show
 
 LONGEST_CELL = 160
@@ -21,8 +22,11 @@ def render_markdown(report: dict, records: Sequence[dict]) -> str:
         *section("The same questions, side by side", render_answers(records, report, tuned)),
         *section("Confused senses", render_confusions(records, tuned)),
         *section("Wrong answers", render_wrong(records, tuned)),
-        *section("Drift on neutral text", render_drift(report)),
-        *section("Paired comparisons", render_comparisons(report)),
+        *(
+            part
+            for title, heads, rows in list_tables(report, tuned)
+            for part in section(title, render_table(heads, rows))
+        ),
         *section(
             "Every figure, all items counted", render_shares(views.list_all_figures(report), report)
         ),
@@ -88,13 +92,3 @@ def render_wrong(records: Sequence[dict], tuned: str) -> str:
         for r in views.list_wrong(records, tuned)[: views.SHOWN_WRONG]
     ]
     return render_table(["split", "question", "answer", "right"], rows)
-
-
-def render_drift(report: dict) -> str:
-    """Neutral text."""
-    return render_table(views.DRIFT_HEADS, views.describe_drift(views.list_drift(report)))
-
-
-def render_comparisons(report: dict) -> str:
-    """Paired comparisons."""
-    return render_table(views.COMPARISON_HEADS, views.describe_comparisons(report))

@@ -151,16 +151,6 @@ def count_confusions(records: Records, model: str) -> list[tuple[str, str, str, 
     return [(*key, times) for key, times in counts.most_common(SHOWN_CONFUSIONS)]
 
 
-def list_drift(report: dict) -> list[tuple[str, dict]]:
-    """(model, figures) of the neutral text."""
-    return [
-        (name, figures)
-        for name, model in report["models"].items()
-        for figures in model["splits"].values()
-        if "perplexity" in figures
-    ]
-
-
 def describe_limits(report: dict) -> str:
     """How many items of what were used."""
     splits = {s: f["n"] for m in report["models"].values() for s, f in m["splits"].items()}
@@ -183,53 +173,3 @@ METHOD = (
     "draws of whole abbreviations.",
     "One run shows one seed: a claim about a recipe needs three.",
 )
-DRIFT_HEADS = ("model", "tokens", "perplexity", "ratio to the base", "KL per token (nats)")
-COMPARISON_HEADS = (
-    "split",
-    "metric",
-    "first",
-    "second",
-    "n",
-    "difference",
-    "only first / second",
-    "p",
-)
-
-
-def describe_drift(rows: Sequence[tuple[str, dict]]) -> list[tuple[str, ...]]:
-    """Cells of the drift table."""
-    return [
-        (
-            name,
-            f"{figures['tokens']:,}",
-            f"{figures['perplexity']:.2f}",
-            show_estimate(figures.get("perplexity_ratio")),
-            show_estimate(figures.get("kl_per_token")),
-        )
-        for name, figures in rows
-    ]
-
-
-def describe_comparisons(report: dict) -> list[tuple[str, ...]]:
-    """Cells of the comparison table."""
-    return [
-        (
-            c["split"],
-            METRIC_LABELS[c["metric"]][0],
-            c["first"],
-            c["second"],
-            str(c["n"]),
-            show_estimate(c["difference"], "+.3f"),
-            f"{c['only_first']} / {c['only_second']}",
-            f"{c['p']:.2g}",
-        )
-        for c in report.get("comparisons", [])
-    ]
-
-
-def show_estimate(estimate: dict | None, form: str = ".3f") -> str:
-    """A figure with its interval."""
-    if not estimate:
-        return "-"
-    value, low, high = (format(estimate[key], form) for key in ("value", "low", "high"))
-    return f"{value} ({low} to {high})"
