@@ -8,6 +8,7 @@ Needs no torch.
 import hashlib
 import json
 import random
+import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from row_readers import read_rows
 from utils.formatting import Message, format_row
 
 SHOWN_PROBLEMS = 20
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def find_row_problem(row: dict[str, Any]) -> str | None:
     for name in ("context", "system"):
         if row.get(name) is not None and not isinstance(row[name], str):
             return f"field {name} must be text, found {type(row[name]).__name__}; put it in quotes"
-    for name in names:
+    for name in [*names, *(name for name in ("context", "system") if row.get(name))]:
         if holds_half_character(row[name]):
             return f"field {name} holds half a character (a lone surrogate); retype the text"
     if strip_text(row["chosen"]) == strip_text(row["rejected"]):
@@ -120,7 +122,7 @@ def strip_text(value: str | list) -> str | list:
 
 def holds_half_character(value: str | list) -> bool:
     """Whether text or messages hold a lone surrogate, which no file or tokenizer can write."""
-    return any("\ud800" <= character <= "\udfff" for character in str(value))
+    return LONE_SURROGATE.search(value if isinstance(value, str) else str(value)) is not None
 
 
 def find_contradictions(pairs: Iterable[Pair]) -> list[str]:

@@ -123,8 +123,13 @@ def parse_arguments() -> argparse.Namespace:
 
 def try_first_step(config: Config, device, model, tokenizer, data) -> int:
     """Build the trainer and check the first loss; TRL's output folder is a temporary one."""
+    from dataset_lint import lint_file, summarize
     from trainer_setup import build_trainer
 
+    if resolve_path(config.dataset_hf).is_file():
+        tests = [file for file in config.test_files.values() if resolve_path(file).is_file()]
+        report = lint_file(config.dataset_hf, config, tests, tokenizer)
+        print("\n".join(summarize(report)))
     with tempfile.TemporaryDirectory() as scratch:
         trial = config.model_copy(update={"output_dir": scratch})
         check_initial_loss(build_trainer(trial, device, model, tokenizer, data))
