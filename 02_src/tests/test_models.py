@@ -13,6 +13,7 @@ from peft import get_peft_model
 
 import base_models
 from base_models import EMBEDDED_PREFIX, ModelSource, load_tokenizer, resolve_model
+from checkpoints import check_adapter_files
 from config import Config
 from errors import UserError
 from hardware import GIB, Device, choose_gpu, find_device
@@ -25,7 +26,6 @@ from qlora import (
     load_base,
     load_policy,
 )
-from trained_models import check_adapter_files
 
 LINEAR_NAMES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 CPU_BF16 = Device("cpu", "new processor", GIB, GIB, True, 1)
