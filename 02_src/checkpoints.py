@@ -8,6 +8,8 @@ from pathlib import Path
 from config import Config, load_run_config, log_folder, resolve_path, show_path
 from errors import UserError
 
+# PEFT reads these as weights where it finds them; a pickle could run code when loaded.
+PICKLES = ("adapter_model.bin", "pytorch_model.bin")
 SUMMARY_FILE = "training_summary.json"  # written last: a run that has it is complete
 
 
@@ -76,3 +78,19 @@ def list_changed_keys(config: Config) -> list[str]:
         return []
     before = load_run_config(folder).model_dump()
     return [name for name, value in config.model_dump().items() if before[name] != value]
+
+
+def check_adapter_files(folder: Path) -> None:
+    """UserError unless `folder` holds a safetensors adapter and no pickled weights."""
+    for name in PICKLES:
+        if (folder / name).exists():
+            raise UserError(
+                f"{show_path(folder / name)}: pickled weights can run code and are never loaded; "
+                "delete the file or save the adapter as safetensors"
+            )
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        if not (folder / name).is_file():
+            raise UserError(
+                f"{show_path(folder)}: holds no {name}; the run is not finished, go on with: "
+                "python 02_src/train_dpo.py --config CONFIG --resume"
+            )

@@ -12,6 +12,7 @@ import json
 import shutil
 from pathlib import Path
 
+from checkpoints import check_adapter_files
 from config import (
     Config,
     load_run_config,
@@ -33,8 +34,6 @@ def merge(run_folder: str | Path, output: str | Path | None = None) -> Path:
     Raises:
         UserError: the run is unfinished, its contract is broken, or the adapter does not fit.
     """
-    from trained_models import check_adapter_files
-
     run_folder = resolve_path(run_folder)
     config = load_run_config(run_folder)
     target = resolve_path(output) if output else merged_folder(config, run_folder)

@@ -17,6 +17,8 @@ from utils.formatting import format_prompt
 QUESTIONS = (
     "In oil and gas, what does {} stand for?",
     "Give the full form of {} as petroleum engineers use it.",
+    "What is {} short for?",
+    "Expand {} in one short sentence.",
 )
 
 

@@ -3,6 +3,7 @@
 python 02_src/run_inference.py --model 04_models/merged/quickstart --prompt "What is ROP?"
 python 02_src/run_inference.py --model 04_models/adapters/quickstart --base < questions.txt
 python 02_src/run_inference.py --model 04_models/merged/quickstart
+python 02_src/run_inference.py --config 00_configs/quickstart.json --prompt "What is ROP?"
 """
 
 import argparse
@@ -12,7 +13,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from config import load_run_config, resolve_path, show_path
+from config import load_config, load_run_config, resolve_path, show_path
 from errors import UserError, run_main
 from hardware import find_device
 from utils.formatting import Message, format_prompt
@@ -64,6 +65,16 @@ def load_chat(folder: str | Path, use_base: bool = False) -> Chat:
     return Chat(model, tokenizer, config.max_new_tokens, use_base=use_base)
 
 
+def load_base_chat(config_file: str) -> Chat:
+    """The untrained base model of a config, under the config's prompt contract."""
+    config = load_config(config_file)
+    device = find_device(config)
+    from qlora import load_policy
+
+    model, tokenizer = load_policy(config, device)
+    return Chat(model.eval(), tokenizer, config.max_new_tokens)
+
+
 def ask(folder: str | Path, question: str, context: str | None = None) -> str:
     """One answer of a run or merged model, as text."""
     return "".join(load_chat(folder).ask(format_prompt(question, context))).strip()
@@ -108,7 +119,9 @@ def converse(chat: Chat) -> None:
 def main() -> int:
     """Parse, load, answer."""
     parser = argparse.ArgumentParser(description="Ask a trained model.")
-    parser.add_argument("--model", required=True, help="adapter run or merged model folder")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--model", help="adapter run or merged model folder")
+    source.add_argument("--config", help="ask this config's untrained base model")
     parser.add_argument("--prompt", help="one question; else standard input, else interactive")
     parser.add_argument("--context", help="text put before the question")
     parser.add_argument("--base", action="store_true", help="ask with the adapter switched off")
@@ -117,7 +130,10 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.temperature < 0 or (arguments.max_new_tokens or 1) < 1:
         raise UserError("--temperature must be >= 0 and --max-new-tokens >= 1")
-    chat = load_chat(arguments.model, arguments.base)
+    if arguments.config:
+        chat = load_base_chat(arguments.config)
+    else:
+        chat = load_chat(arguments.model, arguments.base)
     chat.temperature = arguments.temperature
     chat.max_new_tokens = arguments.max_new_tokens or chat.max_new_tokens
     if arguments.prompt is not None:

@@ -8,14 +8,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from base_models import readable_hub_errors, resolve_model
+from checkpoints import check_adapter_files
 from config import Config, load_run_config, show_path
 from errors import UserError
 from hardware import Device
 from prompt_contract import check_contract, eos_ids
 from qlora import load_base
-
-# PEFT reads these as weights where it finds them; a pickle could run code when loaded.
-PICKLES = ("adapter_model.bin", "pytorch_model.bin")
 
 
 def load_adapter(run_folder: Path, device: Device) -> tuple[PeftModel, object, Config]:
@@ -64,22 +62,6 @@ def load_merged(folder: Path, device: Device) -> tuple[PreTrainedModel, object]:
         device_map={"": "cuda:0" if device.kind == "cuda" else device.kind},
     )  # fmt: skip
     return model.eval(), tokenizer
-
-
-def check_adapter_files(folder: Path) -> None:
-    """UserError unless `folder` holds a safetensors adapter and no pickled weights."""
-    for name in PICKLES:
-        if (folder / name).exists():
-            raise UserError(
-                f"{show_path(folder / name)}: pickled weights can run code and are never loaded; "
-                "delete the file or save the adapter as safetensors"
-            )
-    for name in ("adapter_model.safetensors", "adapter_config.json"):
-        if not (folder / name).is_file():
-            raise UserError(
-                f"{show_path(folder)}: holds no {name}; the run is not finished, go on with: "
-                "python 02_src/train_dpo.py --config CONFIG --resume"
-            )
 
 
 def set_generation_tokens(model, tokenizer) -> None:

@@ -99,8 +99,7 @@ def build_arguments(config: Config, device: Device, validates: bool, best: str |
         num_train_epochs=config.num_train_epochs,
         max_steps=config.max_steps or -1,
         per_device_train_batch_size=config.per_device_train_batch_size,
-        per_device_eval_batch_size=config.per_device_eval_batch_size
-        or config.per_device_train_batch_size,
+        per_device_eval_batch_size=config.eval_batch,
         precompute_ref_batch_size=max(16, config.per_device_train_batch_size),
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         learning_rate=config.learning_rate,
@@ -117,15 +116,9 @@ def build_arguments(config: Config, device: Device, validates: bool, best: str |
         dataloader_num_workers=config.dataloader_num_workers,
         dataloader_pin_memory=device.kind == "cuda",
         seed=config.seed,
-        beta=config.dpo_beta,
-        loss_type=config.losses,
-        loss_weights=config.loss_weights,
-        ld_alpha=config.ld_alpha,
-        label_smoothing=config.label_smoothing,
-        disable_dropout=config.lora_dropout == 0,
-        precompute_ref_log_probs=True,
         disable_tqdm=True,
         report_to="none",
+        **select_loss(config),
     )
 
 
@@ -144,4 +137,20 @@ def plan_checkpoints(config: Config, validates: bool, best: str | None) -> dict:
         "load_best_model_at_end": best is not None,
         "metric_for_best_model": best,
         "greater_is_better": best == "eval_grounding" if best else None,
+    }
+
+
+def select_loss(config: Config) -> dict:
+    """The preference loss of the config, in DPOConfig's words.
+
+    TRL zeroes every dropout unless told otherwise, the adapter's too.
+    """
+    return {
+        "beta": config.dpo_beta,
+        "loss_type": config.losses,
+        "loss_weights": config.loss_weights,
+        "ld_alpha": config.ld_alpha,
+        "label_smoothing": config.label_smoothing,
+        "disable_dropout": config.lora_dropout == 0,
+        "precompute_ref_log_probs": True,
     }

@@ -22,7 +22,7 @@ def main() -> int:
     parser.add_argument("--output", default="01_data/glossary/base_answers.jsonl")
     parser.add_argument("--config", default="00_configs/quickstart.json", help="names the base")
     arguments = parser.parse_args()
-    config = load_config(arguments.config, {"load_in_4bit": False, "max_new_tokens": 40})
+    config = load_config(arguments.config, {"load_in_4bit": False, "max_new_tokens": 32})
     entries = load_glossary(resolve_path(arguments.glossary))
     abbreviations = [
         (entry.abbreviation, [n for s in entry.oil_gas for n in s.names]) for entry in entries

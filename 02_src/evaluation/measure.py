@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from config import Config
 from evaluation.drift import measure_drift
-from evaluation.question_sets import Entry, QuestionSet, add_entry, is_asked, make_choice
+from evaluation.question_sets import QuestionSet, add_entry, is_asked, make_choice
 from generation import generate_answers
+from glossary import Entry
 from grounding import judge_answer
 from preferences import Pair
 from scoring import score_pairs
@@ -83,7 +84,7 @@ def describe_pair(name: str, split: str, pair: Pair, categories: dict[str, Entry
         "id": pair.row.get("id") or pair.source,
         "item": hash_item(*identify_pair(pair)),
         **{key: pair.row.get(key) for key in COPIED},
-        "category": pair.row.get("category") or (entry.category if entry else None),
+        "category": pair.row.get("category") or (entry.default.category if entry else None),
         "instruction": pair.prompt[-1]["content"],
     }
 

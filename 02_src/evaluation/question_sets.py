@@ -4,14 +4,15 @@ A set's name and its rows' columns decide what is measured on it (02_src/evaluat
 """
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from config import REPOSITORY, Config, resolve_path, show_path
 from errors import UserError
-from preferences import Pair, load_pairs, read_json_lines
+from glossary import Entry, load_glossary
+from preferences import Pair, load_pairs
+from row_readers import DATA_SUFFIXES, read_rows
 
 GLOSSARY_FILE = REPOSITORY / "01_data" / "glossary" / "oil_gas.jsonl"
 CHOICE_ONLY = ("locality",)  # split names whose questions are a forced choice and nothing else
@@ -29,14 +30,6 @@ class QuestionSet:
 
     def __len__(self) -> int:
         return len(self.pairs) or len(self.passages)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What the glossary says about an abbreviation."""
-
-    category: str  # of its default sense
-    text: str  # one line that names every sense, for the glossary-in-the-prompt control
 
 
 def load_question_sets(
@@ -60,17 +53,17 @@ def load_question_set(name: str, file: str, config: Config, limit: int | None) -
     """One test file; rows with a text and no answers are passages."""
     path = resolve_path(file)
     digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-    if path.suffix == ".jsonl":
-        first = next(iter(read_json_lines(path)), ("", {}))[1]
+    if path.suffix in DATA_SUFFIXES:
+        first = next(iter(read_rows(file, config)), ("", {}))[1]
         if isinstance(first, dict) and "text" in first and "chosen" not in first:
-            return QuestionSet(name, file, digest, passages=load_passages(path)[:limit])
+            return QuestionSet(name, file, digest, passages=load_passages(file, config)[:limit])
     return QuestionSet(name, file, digest, pairs=load_pairs(file, config)[0][:limit])
 
 
-def load_passages(path: Path) -> list[dict]:
+def load_passages(file: str, config: Config) -> list[dict]:
     """Rows of neutral text; UserError where one has no text."""
     passages = []
-    for source, row in read_json_lines(path):
+    for source, row in read_rows(file, config):
         if not isinstance(row, dict) or not isinstance(row.get("text"), str):
             raise UserError(f"{source}: every row must have a text, as the first one has")
         passages.append({"id": row.get("id") or source, "text": row["text"]})
@@ -104,28 +97,21 @@ def pick_named(names: Sequence[str], answer: str) -> str:
 
 def read_glossary(path: Path = GLOSSARY_FILE) -> dict[str, Entry]:
     """Entries by abbreviation; empty where there is no glossary."""
-    if not path.is_file():
-        return {}
-    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
-    return {record["abbreviation"]: read_entry(record) for record in records}
+    entries = load_glossary(path) if path.is_file() else []
+    return {entry.abbreviation: entry for entry in entries}
 
 
-def read_entry(record: dict) -> Entry:
-    """One glossary line."""
-    senses = sorted(record["senses"], key=lambda sense: not sense["default"])
-    named = [
-        f"{'oil and gas' if sense['domain'] == 'oil_gas' else sense['domain']}: "
-        f"{sense['expansion']}"
-        for sense in senses
-    ]
-    text = f"{record['abbreviation']} has these meanings. In " + "; in ".join(named) + "."
-    return Entry(senses[0]["category"], text)
+def describe_entry(entry: Entry) -> str:
+    """One line that names every sense with its field, the oil and gas ones first."""
+    named = [f"oil and gas: {sense.expansion}" for sense in entry.oil_gas]
+    named += [f"{sense.domain}: {sense.expansion}" for sense in entry.competing]
+    return f"{entry.abbreviation} has these meanings. In {'; in '.join(named)}."
 
 
 def add_entry(pair: Pair, glossary: dict[str, Entry]) -> Pair:
     """The pair with its abbreviation's glossary entry before the user's text."""
     *before, last = pair.prompt
-    text = f"{glossary[pair.row['abbreviation']].text}\n\n{last['content']}"
+    text = f"{describe_entry(glossary[pair.row['abbreviation']])}\n\n{last['content']}"
     return replace(pair, prompt=[*before, {**last, "content": text}])
 
 

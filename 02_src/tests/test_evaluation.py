@@ -15,7 +15,7 @@ from evaluate_dpo import compare, evaluate
 from evaluation.comparison import compare_models
 from evaluation.figures import summarize_set
 from evaluation.parts import Parts, part_key
-from evaluation.question_sets import make_choice, read_glossary
+from evaluation.question_sets import add_entry, make_choice, read_glossary
 from evaluation.verdict import write_verdict
 from preferences import Pair
 from utils.formatting import format_prompt
@@ -187,20 +187,12 @@ def test_verdict_of_pairs_without_senses_is_about_ranking():
 
 
 def test_glossary_entry_names_every_sense(tmp_path):
-    senses = [
-        {
-            "expansion": "Demographic Parity",
-            "domain": "statistics",
-            "default": False,
-            "category": "c",
-        },
-        {"expansion": "Drill Pipe", "domain": "oil_gas", "default": True, "category": "drilling"},
-    ]
-    file = tmp_path / "glossary.jsonl"
-    file.write_text(json.dumps({"abbreviation": "DP", "senses": senses}), encoding="utf-8")
-    entry = read_glossary(file)["DP"]
-    assert entry.category == "drilling"
-    assert entry.text.index("oil and gas: Drill Pipe") < entry.text.index("statistics: Demographic")
+    glossary = read_glossary()
+    row = {"abbreviation": "ROP"}
+    told = add_entry(Pair(format_prompt("What is ROP?"), "a", "b", "f:1", row), glossary)
+    text = told.prompt[-1]["content"]
+    assert "In oil and gas: Rate of Penetration" in text and text.endswith("What is ROP?")
+    assert all(sense.expansion in text for sense in glossary["ROP"].senses)
     assert read_glossary(tmp_path / "none.jsonl") == {}
 
 
