@@ -96,7 +96,9 @@ def measure_models(models, names: Sequence[str], sets: Sequence[QuestionSet], pa
         for questions in sets:
             key = part_key(name, model_hash, models.config, questions, ask)
             found = parts.read(key)
-            if found is None:
+            if found is not None:
+                print(f"  {questions.name}: finished before")
+            else:
                 found = measure_set(models.load(name), questions, glossary, ask)
                 parts.write(key, found)
             records[name, questions.name] = found

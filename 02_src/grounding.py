@@ -38,7 +38,8 @@ ABSTENTION = re.compile(
 FRAME = (
     r"\b(?:stands?\s+for|means|is\s+short\s+for|refers\s+to|(?:full\s+)?form\s+(?:of\s+\S+\s+)?is)"
 )
-TITLE_WORDS = r"[A-Z][\w'-]+(?:\s+(?:of|and|for|the|to|in|on|while|with|per|by)\s+|\s+)[A-Z][\w'-]+"
+SMALL_WORDS = ("of", "and", "for", "the", "to", "in", "on", "while", "with", "per", "by", "at")
+TITLE_WORDS = rf"[A-Z][\w'-]+(?:\s+(?:{'|'.join(SMALL_WORDS)})\s+|\s+)[A-Z][\w'-]+"
 NAMED = re.compile(rf"(?i:{FRAME})\s+(?:(?:the|an?)\s+)?[\"“*]*({TITLE_WORDS})")
 LIST_ITEM = re.compile(r"\n\s*(?:[-*•]|\d+[.)])\s")
 SEPARATOR = re.compile(
@@ -124,13 +125,14 @@ def spells(part: str, initials: str, right: list[str]) -> bool:
     of capitalised words ("Rig Operating Plan" beside "Rate of Penetration")."""
     words = re.findall(r"[^\W_][\w'’]*", part)
     size = len(initials)
-    for start in range(len(words) - size + 1):
+    for start in range(len(words) - size + 1) if size > 1 else ():
         run = words[start : start + size]
         text = " ".join(run)
-        capital = all(word[0].isupper() or len(word) <= 3 for word in run) and run[0][0].isupper()
+        capital = run[0][0].isupper() and all(w[0].isupper() or w in SMALL_WORDS for w in run)
         if (
             "".join(word[0] for word in run).lower() == initials
             and (capital or len(words) == size)
+            and run[0].lower() not in SMALL_WORDS
             and not any(contains_phrase(text, phrase) for phrase in right)
         ):
             return True

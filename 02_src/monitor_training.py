@@ -20,9 +20,9 @@ SHOWN = (
     ("logps/chosen", "chosen log-prob", ".1f"),
     ("logps/rejected", "rejected log-prob", ".1f"),
     ("eval_loss", "validation loss", ".3f"),
-    ("eval_grounding", "validation: right", ".1%"),
-    ("eval_confusion", "validation: another sense", ".1%"),
-    ("eval_displaced", "validation: less likely", ".1%"),
+    ("eval_grounding", "said right", ".1%"),
+    ("eval_confusion", "said another", ".1%"),
+    ("eval_displaced", "better fell", ".1%"),
     ("grad_norm", "gradient norm", ".2f"),
     ("learning_rate", "learning rate", ".2e"),
 )

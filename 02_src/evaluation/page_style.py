@@ -14,6 +14,7 @@ body { margin: 0; background: var(--page); color: var(--ink);
   font: 15px/1.5 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
 main { max-width: 1040px; margin: 0 auto; padding: 32px 20px 64px; }
 h1 { font-size: 22px; margin: 0 0 4px; } h2 { font-size: 17px; margin: 36px 0 10px; }
+h3 { font-size: 15px; margin: 18px 0 6px; }
 p, li { max-width: 78ch; } .soft, caption, figcaption { color: var(--soft); }
 .verdict { background: var(--card); border: 1px solid var(--line);
   border-left: 4px solid var(--tuned); border-radius: 6px; padding: 16px 20px; margin: 18px 0; }

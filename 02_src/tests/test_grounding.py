@@ -1,11 +1,13 @@
 """Answers made by hand whose scores are known, and the intervals against scipy."""
 
 import itertools
+import json
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from config import REPOSITORY
 from grounding import OUTCOMES, judge_answer, summarize_judgements
 from statistics_of_runs import (
     bootstrap_difference,
@@ -71,6 +73,13 @@ KNOWN_SCORES = [
     ("I do not know it for certain, but QZF stands for Quick Zone Flow.", UNKNOWN, "invented",
      False),
     ("QZF stands for Quick Zone Flow.", UNKNOWN, "invented", False),
+    ("EUR stands for Euro.", (["Euro"], []), "grounded", True),
+    ("TBG is short for Tubing. The pipe in the well.", (["Tubing"], []), "grounded", True),
+    ("In oil and gas, IO usually stands for Integrated Operations, in oil.",
+     (["Integrated Operations"], []), "grounded", True),
+    ("PI is short for Productivity Index.", (["Productivity Index"], []), "grounded", True),
+    ("IO stands for Integrated Operations, Input Output.", (["Integrated Operations"], []),
+     "grounded", False),
     ("I do not know, but ROP is the rate of penetration.", ROP, "grounded", True),
 ]  # fmt: skip
 
@@ -79,6 +88,26 @@ KNOWN_SCORES = [
 def test_answers_with_known_scores(answer, senses, outcome, strict):
     judgement = judge_answer(answer, *senses, prompt="What does it stand for?")
     assert (judgement.outcome, judgement.strict) == (outcome, strict)
+
+
+DATA = REPOSITORY / "01_data" / "dpo"
+TEST_FILES = [file for file in sorted(DATA.glob("test_*.jsonl")) if "drift" not in file.name]
+
+
+@pytest.mark.parametrize("file", TEST_FILES, ids=lambda file: file.stem)
+def test_the_answers_of_the_shipped_tests_score_as_they_should(file):
+    """A right answer is right at once, a wrong one another sense, of all items but a stray few."""
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    expected = ("abstained", False), ("invented", False)
+    if rows[0]["accepted"]:
+        expected = ("grounded", True), ("confused", False)
+    wrong = []
+    for row in rows:
+        prompt = f"{row['context'] or ''} {row['instruction']}"
+        for answer, score in zip((row["chosen"], row["rejected"]), expected, strict=True):
+            found = judge_answer(answer, row["accepted"], row["competing"], prompt)
+            wrong += [answer] * ((found.outcome, found.strict) != score)
+    assert len(wrong) <= 0.002 * len(rows), wrong
 
 
 def test_an_echo_of_the_prompt_is_never_strict():
