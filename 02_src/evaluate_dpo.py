@@ -21,6 +21,7 @@ from config import Config, load_run_config, resolve_path, show_path
 from errors import UserError, run_main
 from evaluation.comparison import compare_models
 from evaluation.figures import summarize_set
+from evaluation.model_names import CONTROLS, MODELS, choose_tuned, find_folder, order_models
 from evaluation.parts import Parts, hash_model, part_key
 from evaluation.question_sets import (
     QuestionSet,
@@ -29,8 +30,7 @@ from evaluation.question_sets import (
     require_glossary,
 )
 from evaluation.report import HTML_FILE, REPORT_FILE, read_evaluation, save_evaluation
-from evaluation.verdict import MODELS, choose_tuned
-from hardware import find_device
+from hardware import Device, find_device
 from statistics_of_runs import Share
 
 Records = dict[tuple[str, str], list[dict]]  # (model, split) -> a record per item
@@ -53,8 +53,6 @@ def evaluate(
     Raises:
         UserError: the run is not finished, a test file is missing, or the contract is broken.
     """
-    from evaluation.subjects import Models, find_folder, order_models
-
     started = time.monotonic()
     run_folder = resolve_path(run_folder)
     config = load_run_config(run_folder)
@@ -65,7 +63,7 @@ def evaluate(
     device = find_device(config)
     target = find_folder("merged", run_folder, config) if names == ["merged"] else run_folder
     parts = Parts(target)
-    records = measure_models(Models(run_folder, config, device), names, sets, parts)
+    records = measure_models((run_folder, config, device), names, sets, parts)
     report = {
         "run": show_path(run_folder),
         "device": device.name,
@@ -78,23 +76,34 @@ def evaluate(
     return report
 
 
-def measure_models(models, names: Sequence[str], sets: Sequence[QuestionSet], parts) -> Records:
+def measure_models(
+    run: tuple[Path, Config, Device],
+    names: Sequence[str],
+    sets: Sequence[QuestionSet],
+    parts: Parts,
+) -> Records:
     """Records of every model on every split, finished ones from `parts`.
 
     An adapter without the base gets the base's log-probs too, as its reference.
+
+    Args:
+        run: the run's folder, its config, and the device to measure on.
     """
     from evaluation.measure import measure_set
-    from evaluation.subjects import find_folder
+    from evaluation.subjects import Models
+
+    run_folder, config, _ = run
+    models = Models(*run)
 
     glossary = read_glossary()
     reference_only = "adapter" in names and "base" not in names
     records: Records = {}
     for name in ("base", *names) if reference_only else names:
         ask = name in names
-        model_hash = hash_model(find_folder(name, models.run_folder, models.config))
+        model_hash = hash_model(find_folder(name, run_folder, config))
         print(f"evaluating {name} on {sum(map(len, sets))} items")
         for questions in sets:
-            key = part_key(name, model_hash, models.config, questions, ask)
+            key = part_key(name, model_hash, config, questions, ask)
             found = parts.read(key)
             if found is not None:
                 print(f"  {questions.name}: finished before")
@@ -108,11 +117,11 @@ def measure_models(models, names: Sequence[str], sets: Sequence[QuestionSet], pa
 def summarize_all(
     names: Sequence[str], records: Records, sets: Sequence[QuestionSet], config: Config
 ) -> dict:
-    """The report's figures: what was asked, every model's splits, comparisons with the base."""
+    """The report's figures: what was asked, every model's splits, comparisons with the controls."""
     return {
         "test_files": {questions.name: questions.file for questions in sets},
         "models": {name: summarize_model(name, records, sets, config) for name in names},
-        "comparisons": compare_with_base(names, records),
+        "comparisons": compare_with_controls(names, records),
     }
 
 
@@ -136,13 +145,11 @@ def join(records: Records, names: Sequence[str]) -> list[dict]:
     ]
 
 
-def compare_with_base(names: Sequence[str], records: Records) -> list[dict]:
-    """Paired comparisons of the base with every other model."""
-    if "base" not in names:
-        return []
-    base = join(records, ["base"])
-    others = [name for name in names if name != "base"]
-    return [c for n in others for c in compare_models(base, join(records, [n]), ("base", n))]
+def compare_with_controls(names: Sequence[str], records: Records) -> list[dict]:
+    """Paired comparisons of base and base_with_glossary with every model after them."""
+    pairs = [(a, b) for i, a in enumerate(names) if a in CONTROLS for b in names[i + 1 :]]
+    rows = {name: join(records, [name]) for name in names}
+    return [c for a, b in pairs for c in compare_models(rows[a], rows[b], (a, b))]
 
 
 def compare(run_folder: str | Path, other_folder: str | Path) -> dict:
@@ -157,7 +164,7 @@ def compare(run_folder: str | Path, other_folder: str | Path) -> dict:
     names = choose_tuned(other), choose_tuned(report)
     first = [record for record in before if record["model"] == names[0]]
     second = [record for record in records if record["model"] == names[1]]
-    labels = f"{other['run']} {names[0]}", f"{report['run']} {names[1]}"
+    labels = f"{show_path(other_folder)} {names[0]}", f"{show_path(run_folder)} {names[1]}"
     found = compare_models(first, second, labels)
     if not found:
         raise UserError(f"--compare {show_path(other_folder)}: the two runs share no test item")

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from evaluation import charts, views
+from evaluation.model_names import choose_tuned
 from evaluation.page_style import STYLE
 from evaluation.tables import list_tables
-from evaluation.verdict import choose_tuned, percent
+from evaluation.verdict import percent
 from grounding import ABSTAINED, CONFUSED, GROUNDED, INVENTED
 
 TAGS = {

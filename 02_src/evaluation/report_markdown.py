@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Sequence
 
 from evaluation import views
+from evaluation.model_names import choose_tuned
 from evaluation.tables import list_tables
-from evaluation.verdict import choose_tuned, show
+from evaluation.verdict import show
 
 LONGEST_CELL = 160
 

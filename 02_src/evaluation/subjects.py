@@ -3,28 +3,15 @@
 Base and adapter are one model in memory, with the adapter switched off or on.
 """
 
-from collections.abc import Iterable
 from pathlib import Path
 
-from config import Config, merged_folder, resolve_path
+from config import Config
 from evaluation.measure import Subject
+from evaluation.model_names import CONTROLS, MODELS, find_folder
 from evaluation.question_sets import read_glossary
-from evaluation.verdict import MODELS
 from hardware import Device
 from qlora import load_policy
 from trained_models import load_adapter, load_merged
-
-
-def order_models(names: Iterable[str]) -> list[str]:
-    """Names without repeats, the base first: others are compared with it."""
-    return sorted(dict.fromkeys(names), key=lambda name: (*MODELS, name).index(name))
-
-
-def find_folder(name: str, run_folder: Path, config: Config) -> Path:
-    """Where the files of a model lie."""
-    if name == "merged":
-        return merged_folder(config, run_folder)
-    return run_folder if name in MODELS else resolve_path(name)
 
 
 class Models:
@@ -49,7 +36,7 @@ class Models:
             name,
             *self.loaded,
             self.config,
-            adapter_off=name in ("base", "base_with_glossary"),
+            adapter_off=name in CONTROLS,
             has_adapter=name == "adapter",
             glossary=read_glossary() if name == "base_with_glossary" else None,
         )

@@ -1,15 +1,8 @@
 """The figures in words: what the model learned, what it broke, and with what certainty."""
 
-MODELS = ("base", "base_with_glossary", "adapter", "merged")  # in the order they are measured
-TUNED_ORDER = ("adapter", "merged")
+from evaluation.model_names import choose_tuned
+
 SMALLEST_SET = 100  # below this, an interval is too wide to call a figure settled
-
-
-def choose_tuned(report: dict) -> str | None:
-    """The model a report is about: adapter, else merged, else the first that is no control."""
-    models = report["models"]
-    others = [name for name in models if not name.startswith("base")]
-    return next((name for name in TUNED_ORDER if name in models), others[0] if others else None)
 
 
 def pick_primary(figures: dict) -> dict:

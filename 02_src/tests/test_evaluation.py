@@ -404,6 +404,15 @@ def test_comparing_with_what_was_not_evaluated_names_the_command(tiny_run, tiny_
         compare(tiny_run, tmp_path)
 
 
+def test_the_glossary_control_is_told_the_senses_and_compared(tiny_run):
+    report = evaluate(tiny_run, ["adapter", "base_with_glossary"], splits=["seen"])
+    assert list(report["models"]) == ["base_with_glossary", "adapter"]
+    told = report["models"]["base_with_glossary"]["splits"]["seen"]
+    assert told["grounding"]["n"] == 4 and "reward_accuracy" not in told
+    names = {(c["first"], c["second"]) for c in report["comparisons"]}
+    assert names == {("base_with_glossary", "adapter")}
+
+
 def test_any_model_folder_can_be_measured(tiny_run, tiny_model):
     report = evaluate(tiny_run, ["base", str(tiny_model)], limit=1, splits=["seen"])
     assert list(report["models"]) == ["base", str(tiny_model)]
