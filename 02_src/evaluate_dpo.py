@@ -94,7 +94,6 @@ def measure_models(
 
     run_folder, config, _ = run
     models = Models(*run)
-
     glossary = read_glossary()
     reference_only = "adapter" in names and "base" not in names
     records: Records = {}
