@@ -7,12 +7,15 @@ tokenizer = load_tokenizer(source)
 import hashlib
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from config import REPOSITORY, Config, resolve_path, show_path
 from errors import UserError
@@ -156,12 +159,13 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
             dtype=torch.bfloat16,
         )
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    except (ValueError, OSError, KeyError) as error:
+    except (ValueError, OSError, KeyError, struct.error) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"model_name: {gguf.name}: not a readable GGUF model: {reason}") from None
     set_chat_tokens(tokenizer)
     model.config.eos_token_id = model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".convert-") as scratch:
         target = Path(scratch) / folder.name
         model.save_pretrained(target)
@@ -206,7 +210,7 @@ class readable_hub_errors:
         return None
 
     def __exit__(self, kind, error, trace) -> None:
-        if not isinstance(error, OSError | ValueError | ImportError):
+        if not isinstance(error, OSError | ValueError | ImportError | SafetensorError):
             return
         text = " ".join(str(error).split())
         if "gated" in text or "401" in text or "403" in text:

@@ -79,8 +79,8 @@ def read_json_object(file: Path) -> dict[str, Any]:
         raise UserError(f"{show_path(file)}:{error.lineno}: not valid JSON: {error.msg}") from None
     except UnicodeDecodeError:
         raise UserError(f"{show_path(file)}: not UTF-8 text; save it as UTF-8") from None
-    except (KeyError, RecursionError) as error:
-        text = error.args[0] if isinstance(error, KeyError) else "nested too deeply"
+    except (KeyError, ValueError, RecursionError) as error:
+        text = "nested too deeply" if isinstance(error, RecursionError) else error.args[0]
         raise UserError(f"{show_path(file)}: {text}") from None
     if not isinstance(values, dict):
         raise UserError(f"{show_path(file)}: must hold one JSON object {{...}} of keys and values")
@@ -103,11 +103,19 @@ def parse_overrides(items: list[str]) -> dict[str, Any]:
         name, equals, text = item.partition("=")
         if not equals:
             raise UserError(f"--set {item}: write it as key=value, such as learning_rate=1e-4")
-        try:
-            values[name.strip()] = json.loads(text)
-        except json.JSONDecodeError:
-            values[name.strip()] = text
+        values[name.strip()] = parse_value(name.strip(), text)
     return values
+
+
+def parse_value(name: str, text: str) -> Any:
+    """JSON where it is JSON, else text; a key that takes text keeps 2024 as text."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    field = Config.model_fields.get(name)
+    takes_text = field is not None and field.annotation in (str, str | None)
+    return text if takes_text and not isinstance(value, str | None) else value
 
 
 def check_key(name: str, where: str) -> None:
@@ -199,6 +207,6 @@ def log_folder(config: Config) -> Path:
     return resolve_path(config.logging_dir) / run_name(config)
 
 
-def merged_folder(config: Config) -> Path:
-    """04_models/merged/<run_name>."""
-    return resolve_path(config.merged_dir) / run_name(config)
+def merged_folder(config: Config, run_folder: Path | None = None) -> Path:
+    """04_models/merged/<run>; the run's name is its folder's, also after it was moved."""
+    return resolve_path(config.merged_dir) / (run_folder.name if run_folder else run_name(config))

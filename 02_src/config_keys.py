@@ -18,6 +18,8 @@ Optimizer = Literal[
     "adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit",
     "adamw_bnb_8bit", "paged_adamw", "sgd",
 ]  # fmt: skip
+Weight = Annotated[float, Field(ge=0)]
+ModuleName = Annotated[str, Field(min_length=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 ATTENTION_LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj"]
 LORA_TARGETS = [*ATTENTION_LINEARS, "gate_proj", "up_proj", "down_proj"]
@@ -33,7 +35,9 @@ def key(default, text, **bounds):
 class Config(BaseModel):
     """One run, fully described. Frozen; unknown keys are errors; paths are repository-relative."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=()
+    )
 
     # Base model
     model_name: str = key(
@@ -61,7 +65,7 @@ class Config(BaseModel):
     )
     max_train_samples: int | None = key(None, "use only the first N pairs; null is all", gt=0)
     dataset_shuffle: bool = key(True, "shuffle pairs (by seed) before max_train_samples")
-    num_proc: int | None = key(None, "processes for tokenising; null is one", gt=0, le=256)
+    num_proc: int | None = key(None, "threads for tokenising; null: all cores", gt=0, le=256)
     dataloader_num_workers: int = key(0, "processes that collate batches", ge=0, le=64)
 
     # Lengths, in tokens
@@ -77,7 +81,9 @@ class Config(BaseModel):
     # Output
     output_dir: str = key("04_models/adapters/output_dpo", "adapter and checkpoints", min_length=1)
     merged_dir: str = key("04_models/merged", "merged models, one folder a run", min_length=1)
-    logging_dir: str = key("05_logs", "metrics, TensorBoard and plots, one folder a run")
+    logging_dir: str = key(
+        "05_logs", "metrics, TensorBoard and plots, one folder a run", min_length=1
+    )
     logging_steps: int = key(5, "optimizer steps between two log lines", gt=0)
     eval_steps: int | None = key(None, "steps between validations; null: at each epoch's end", gt=0)
     save_steps: int = key(20, "optimizer steps between two checkpoints", gt=0)
@@ -104,7 +110,7 @@ class Config(BaseModel):
     lora_r: int = key(16, "adapter rank", gt=0, le=1024)
     lora_alpha: float = key(32, "adapter scale; the update is alpha / r times BA", gt=0)
     lora_dropout: Fraction = key(0.0, "dropout in front of the adapter; one mask per pair")
-    lora_target_modules: str | list[str] = key("all-linear", "all-linear, or module names")
+    lora_target_modules: str | list[ModuleName] = key("all-linear", "all-linear, or module names")
 
     # Quantisation of the frozen base
     load_in_4bit: bool = key(True, "keep the frozen base in 4 bit (QLoRA)")
@@ -117,7 +123,7 @@ class Config(BaseModel):
     # Preference loss
     dpo_beta: float = key(0.1, "DPO beta: higher stays closer to the reference", gt=0, le=100)
     loss_type: LossType | list[LossType] = key(["sigmoid", "sft"], "TRL loss types, summed")
-    loss_weights: list[float] | None = key(None, "one weight per loss type; null: all 1")
+    loss_weights: list[Weight] | None = key(None, "one weight per loss type; null: all 1")
     ld_alpha: float | None = key(None, "LD-DPO weight past the shared length", ge=0, le=1)
     label_smoothing: float = key(0.0, "for robust and exo_pair", ge=0, lt=0.5)
     fast_forward: bool = key(True, "compute each prompt once per pair; false is stock TRL")
@@ -136,6 +142,11 @@ class Config(BaseModel):
     def effective_batch(self) -> int:
         """Pairs per optimizer step on one device."""
         return self.per_device_train_batch_size * self.gradient_accumulation_steps
+
+    @property
+    def eval_batch(self) -> int:
+        """Pairs per validation step."""
+        return self.per_device_eval_batch_size or self.per_device_train_batch_size
 
     @model_validator(mode="after")
     def check_together(self) -> "Config":

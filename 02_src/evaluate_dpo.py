@@ -66,7 +66,7 @@ def evaluate(
     shared = None  # base and adapter are one model, with the adapter off or on
     for name in models:
         if name == "merged":
-            loaded = Loaded(*load_merged(merged_folder(config), device), config)
+            loaded = Loaded(*load_merged(merged_folder(config, run_folder), device), config)
         else:
             loaded = shared = shared or Loaded(*load_adapter(run_folder, device))
         print(f"evaluating {name} on {sum(map(len, splits.values()))} items")
@@ -75,7 +75,7 @@ def evaluate(
             figures, rows = evaluate_split(loaded, name, split, pairs)
             report["models"][name]["splits"][split] = figures
             items += rows
-    target = merged_folder(config) if tuple(models) == ("merged",) else run_folder
+    target = merged_folder(config, run_folder) if tuple(models) == ("merged",) else run_folder
     write_text(
         target / ITEMS_FILE, "".join(json.dumps(i, ensure_ascii=False) + "\n" for i in items)
     )

@@ -7,6 +7,7 @@ is complete or absent.
 """
 
 import argparse
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -32,25 +33,38 @@ def merge(run_folder: str | Path, output: str | Path | None = None) -> Path:
     Raises:
         UserError: the run is unfinished, its contract is broken, or the adapter does not fit.
     """
+    from trained_models import check_adapter_files
+
     run_folder = resolve_path(run_folder)
     config = load_run_config(run_folder)
-    target = resolve_path(output) if output else merged_folder(config)
-    if (target / REPORT_FILE).is_file() and not is_stale(target, run_folder):
+    target = resolve_path(output) if output else merged_folder(config, run_folder)
+    check_adapter_files(run_folder)
+    adapter = hash_adapter(run_folder)
+    if read_merged_adapter(target) == adapter:
         print(f"already merged: {show_path(target)}")
         return target
     scratch = target.with_name(f".{target.name}.merging")
     shutil.rmtree(scratch, ignore_errors=True)
-    report = write_merged(config, run_folder, scratch)
+    report = {"adapter_sha256": adapter, **write_merged(config, run_folder, scratch)}
     write_text(scratch / REPORT_FILE, json.dumps(report, indent=2) + "\n")
     shutil.rmtree(target, ignore_errors=True)
     scratch.rename(target)
     return target
 
 
-def is_stale(target: Path, run_folder: Path) -> bool:
-    """Whether the adapter is newer than the merged model."""
-    adapter = run_folder / "adapter_model.safetensors"
-    return adapter.stat().st_mtime > (target / REPORT_FILE).stat().st_mtime
+def hash_adapter(run_folder: Path) -> str:
+    """sha256 of the adapter's weights."""
+    with (run_folder / "adapter_model.safetensors").open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read_merged_adapter(target: Path) -> str | None:
+    """Hash of the adapter a complete merged folder was made from; None where there is none."""
+    try:
+        report = json.loads((target / REPORT_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return report.get("adapter_sha256")
 
 
 def write_merged(config: Config, run_folder: Path, folder: Path) -> dict:
@@ -60,10 +74,9 @@ def write_merged(config: Config, run_folder: Path, folder: Path) -> dict:
     from transformers import AutoTokenizer
 
     from prompt_contract import check_contract, render_ids, write_contract
-    from trained_models import check_adapter_files, load_16bit_base, set_generation_tokens
+    from trained_models import load_16bit_base, set_generation_tokens
     from utils.formatting import format_prompt
 
-    check_adapter_files(run_folder)
     tokenizer = AutoTokenizer.from_pretrained(run_folder, local_files_only=True)
     check_contract(tokenizer, run_folder)
     base = load_16bit_base(config)

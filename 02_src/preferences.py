@@ -2,24 +2,22 @@
 
     data = load_preferences(config)     # PreferenceData; problems are reported with file:line
 
-Needs no torch; `datasets` is imported only for what is not JSON Lines.
+Needs no torch.
 """
 
 import hashlib
 import json
 import random
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from config import Config, resolve_path, show_path
+from config import Config
 from errors import UserError
-from secrets_file import find_token
+from row_readers import read_rows
 from utils.formatting import Message, format_row
 
-DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 SHOWN_PROBLEMS = 20
 
 
@@ -89,67 +87,6 @@ def load_pairs(name: str, config: Config) -> tuple[list[Pair], list[str]]:
     return drop_duplicates(pairs)
 
 
-def read_rows(name: str, config: Config) -> Iterator[tuple[str, dict[str, Any] | str]]:
-    """(file:line, row) for each row; the row is a text where the line cannot be read."""
-    path = resolve_path(name)
-    if path.suffix == ".jsonl":
-        return read_json_lines(path)
-    if path.suffix in DATA_SUFFIXES:
-        if not path.is_file():
-            raise UserError(f"{show_path(path)}: no such file; see dataset_hf in the config")
-        return read_with_datasets(path.suffix[1:], str(path), show_path(path), config)
-    if path.exists():
-        kinds = " ".join(DATA_SUFFIXES)
-        raise UserError(f"{show_path(path)}: not a data file; dataset_hf takes {kinds} or a hub id")
-    return read_with_datasets(None, name, name, config)
-
-
-def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any] | str]]:
-    """JSON Lines; blank lines and a byte-order mark are fine."""
-    if not path.is_file():
-        raise UserError(
-            f"{show_path(path)}: no such file; make it with: python 03_scripts/build_dataset.py, "
-            "or set dataset_hf to your own"
-        )
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{show_path(path)}: not UTF-8 text at byte {error.start}; save it as UTF-8"
-        ) from None
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        source = f"{show_path(path)}:{number}"
-        try:
-            row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            yield source, f"not valid JSON ({getattr(error, 'msg', 'nested too deeply')})"
-            continue
-        yield source, row if isinstance(row, dict) else "must be a JSON object {...}"
-
-
-def read_with_datasets(
-    kind: str | None, name: str, shown: str, config: Config
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Rows of a file or hub data set through the datasets library."""
-    import datasets
-
-    datasets.disable_progress_bars()
-    try:
-        if kind is None:
-            rows = datasets.load_dataset(name, split=config.dataset_split, token=find_token())
-        else:
-            rows = datasets.load_dataset(kind, data_files=name, split="train")
-    except Exception as error:  # the library raises many kinds; all mean: this cannot be read
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"{shown}: cannot be read as {kind or 'a hub data set'}: {reason}"
-        ) from None
-    for number, row in enumerate(rows, 1):
-        yield f"{shown}:{number}", row
-
-
 def find_row_problem(row: dict[str, Any]) -> str | None:
     """What keeps a row from being a pair, and what to do; None when it is one."""
     conversational = isinstance(row.get("chosen"), list)
@@ -168,9 +105,22 @@ def find_row_problem(row: dict[str, Any]) -> str | None:
     for name in ("context", "system"):
         if row.get(name) is not None and not isinstance(row[name], str):
             return f"field {name} must be text, found {type(row[name]).__name__}; put it in quotes"
-    if row["chosen"] == row["rejected"]:
+    for name in names:
+        if holds_half_character(row[name]):
+            return f"field {name} holds half a character (a lone surrogate); retype the text"
+    if strip_text(row["chosen"]) == strip_text(row["rejected"]):
         return "chosen and rejected are the same; there is nothing to prefer, remove the row"
     return None
+
+
+def strip_text(value: str | list) -> str | list:
+    """Text without white space around it; messages as they are."""
+    return value.strip() if isinstance(value, str) else value
+
+
+def holds_half_character(value: str | list) -> bool:
+    """Whether text or messages hold a lone surrogate, which no file or tokenizer can write."""
+    return any("\ud800" <= character <= "\udfff" for character in str(value))
 
 
 def find_contradictions(pairs: Iterable[Pair]) -> list[str]:

@@ -45,7 +45,10 @@ def read_template(tokenizer, config: Config) -> str:
         file = resolve_path(config.chat_template)
         if not file.is_file():
             raise UserError(f"chat_template: {show_path(file)}: no such file")
-        template = file.read_text(encoding="utf-8")
+        try:
+            template = file.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise UserError(f"chat_template: {show_path(file)}: not UTF-8 text") from None
     if not isinstance(template, str):
         raise UserError(
             f"model_name: {config.model_name} has no chat template (a base model, not an instruct "
@@ -57,7 +60,8 @@ def read_template(tokenizer, config: Config) -> str:
     try:
         text = render_text(tokenizer, format_prompt(PROBE))
     except Exception as error:  # jinja2 raises its own and Python's errors
-        raise UserError(f"chat_template: does not render: {str(error)[:160]}") from None
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"chat_template: does not render: {reason}") from None
     if PROBE not in text:
         raise UserError("chat_template: the user's text does not appear in what it renders")
     return template
@@ -156,10 +160,12 @@ def read_contract(folder: Path) -> dict:
         contract = json.loads(file.read_text(encoding="utf-8"))
         if not contract["canaries"] or not contract["eos_ids"]:
             raise KeyError
+        if not all(c["messages"][-1]["content"] and c["ids"] for c in contract["canaries"]):
+            raise KeyError
         return contract
     except FileNotFoundError:
         raise UserError(f"{show_path(file)}: missing; train again, or copy it back") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, IndexError):
         raise UserError(f"{show_path(file)}: damaged; train again, or restore it") from None
 
 

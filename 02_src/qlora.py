@@ -120,7 +120,8 @@ def build_lora_config(config: Config, model: PreTrainedModel) -> LoraConfig:
     """
     targets = config.lora_target_modules
     if targets != "all-linear":
-        check_targets([targets] if isinstance(targets, str) else targets, model)
+        targets = [targets] if isinstance(targets, str) else targets
+        check_targets(targets, model)
     return LoraConfig(
         r=config.lora_r,
         lora_alpha=config.lora_alpha,
@@ -144,14 +145,14 @@ def list_linear_names(model: PreTrainedModel) -> list[str]:
 
 def check_targets(targets: list[str], model: PreTrainedModel) -> None:
     """UserError when a target matches no module, or is the output head."""
-    modules = [name for name, _ in model.named_modules()]
+    modules = [n for n, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
     known = ", ".join(list_linear_names(model))
     for target in targets:
         if target == "lm_head":
             raise UserError(f"lora_target_modules: lm_head cannot be adapted; choose from {known}")
         if not any(name == target or name.endswith(f".{target}") for name in modules):
             raise UserError(
-                f"lora_target_modules: {target} matches no module of this model; "
+                f"lora_target_modules: {target} matches no linear layer of this model; "
                 f'it has {known}; or use "all-linear"'
             )
 

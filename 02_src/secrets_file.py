@@ -1,6 +1,8 @@
 """The Hugging Face token, from HF_TOKEN or 00_configs/secrets.toml; never printed or saved."""
 
+import functools
 import os
+import re
 import stat
 import sys
 import tomllib
@@ -22,16 +24,16 @@ def find_token() -> str | None:
     try:
         table = tomllib.loads(SECRETS_FILE.read_text(encoding="utf-8")).get("huggingface", {})
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        place = "line" if "line" in str(error) else "file"
-        raise UserError(
-            f"{show_path(SECRETS_FILE)}: not valid TOML ({place}); see secrets.example.toml"
-        ) from None
+        line = re.search(r"at line (\d+)", str(error))
+        place = f"{show_path(SECRETS_FILE)}:{line[1]}" if line else show_path(SECRETS_FILE)
+        raise UserError(f"{place}: not valid TOML; see secrets.example.toml") from None
     token = table.get("token", "") if isinstance(table, dict) else None
     if not isinstance(token, str):
         raise UserError(f"{show_path(SECRETS_FILE)}: [huggingface] token must be text in quotes")
     return token.strip() or None
 
 
+@functools.cache
 def warn_if_readable() -> None:
     """Say once when other users of this machine can read the token."""
     if os.name == "posix" and SECRETS_FILE.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):

@@ -3,6 +3,7 @@
 Lengths are cut here, before TRL sees the data, and every cut is counted.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -28,6 +29,8 @@ def tokenize_pairs(pairs: Sequence[Pair], tokenizer, config: Config) -> Tokenize
     whole. max_target_length and max_seq_length cut the end of an answer. A pair whose prompt
     leaves no room for an answer is left out.
     """
+    if config.num_proc:
+        os.environ["RAYON_NUM_THREADS"] = str(config.num_proc)  # read when tokenizers starts
     ending = answer_ending(tokenizer)
     prompts = encode(tokenizer, [render_text(tokenizer, pair.prompt) for pair in pairs])
     chosen = encode(tokenizer, [pair.chosen + ending for pair in pairs])

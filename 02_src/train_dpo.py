@@ -11,6 +11,7 @@ import argparse
 import json
 import math
 import shutil
+import tempfile
 from pathlib import Path
 
 from checkpoints import (
@@ -120,6 +121,17 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def try_first_step(config: Config, device, model, tokenizer, data) -> int:
+    """Build the trainer and check the first loss; TRL's output folder is a temporary one."""
+    from trainer_setup import build_trainer
+
+    with tempfile.TemporaryDirectory() as scratch:
+        trial = config.model_copy(update={"output_dir": scratch})
+        check_initial_loss(build_trainer(trial, device, model, tokenizer, data))
+    print("dry run: everything up to the first step works")
+    return 0
+
+
 def main() -> int:
     """The story: config, device, data, policy, trainer, run."""
     arguments = parse_arguments()
@@ -136,11 +148,9 @@ def main() -> int:
     print(f"device: {device.describe()}")
     print(f"data: {len(data.train)} pairs to train on, {len(data.validation)} to validate")
     model, tokenizer = load_policy(config, device)
-    trainer = build_trainer(config, device, model, tokenizer, data)
     if arguments.dry_run:
-        check_initial_loss(trainer)
-        print("dry run: everything up to the first step works")
-        return 0
+        return try_first_step(config, device, model, tokenizer, data)
+    trainer = build_trainer(config, device, model, tokenizer, data)
     if arguments.overwrite:
         clear_output(config)
     run = train(trainer, config, arguments.resume)

@@ -50,15 +50,14 @@ def build_trainer(config: Config, device: Device, model, tokenizer, data: Prefer
 def build_arguments(config: Config, device: Device, validates: bool):
     """TRL's DPOConfig for this run; what the device cannot do is replaced."""
     precision = choose_precision(config, device)
-    steps = config.eval_steps is not None
+    evaluates = "steps" if config.eval_steps else "epoch"
     return DPOConfig(
         output_dir=str(resolve_path(config.output_dir)),
         max_length=config.max_seq_length,
         num_train_epochs=config.num_train_epochs,
         max_steps=config.max_steps or -1,
         per_device_train_batch_size=config.per_device_train_batch_size,
-        per_device_eval_batch_size=config.per_device_eval_batch_size
-        or config.per_device_train_batch_size,
+        per_device_eval_batch_size=config.eval_batch,
         precompute_ref_batch_size=max(16, config.per_device_train_batch_size),
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         learning_rate=config.learning_rate,
@@ -73,20 +72,30 @@ def build_arguments(config: Config, device: Device, validates: bool):
         gradient_checkpointing=config.gradient_checkpointing,
         logging_steps=config.logging_steps,
         logging_first_step=True,
-        eval_strategy="no" if not validates else "steps" if steps else "epoch",
+        eval_strategy=evaluates if validates else "no",
         eval_steps=config.eval_steps,
         save_steps=config.save_steps,
         save_total_limit=config.save_total_limit,
         dataloader_num_workers=config.dataloader_num_workers,
         dataloader_pin_memory=device.kind == "cuda",
         seed=config.seed,
-        beta=config.dpo_beta,
-        loss_type=config.losses,
-        loss_weights=config.loss_weights,
-        ld_alpha=config.ld_alpha,
-        label_smoothing=config.label_smoothing,
-        disable_dropout=config.lora_dropout == 0,
-        precompute_ref_log_probs=True,
         disable_tqdm=True,
         report_to="none",
+        **select_loss(config),
     )
+
+
+def select_loss(config: Config) -> dict:
+    """The preference loss of the config, in DPOConfig's words.
+
+    TRL zeroes every dropout unless told otherwise, the adapter's too.
+    """
+    return {
+        "beta": config.dpo_beta,
+        "loss_type": config.losses,
+        "loss_weights": config.loss_weights,
+        "ld_alpha": config.ld_alpha,
+        "label_smoothing": config.label_smoothing,
+        "disable_dropout": config.lora_dropout == 0,
+        "precompute_ref_log_probs": True,
+    }

@@ -36,7 +36,7 @@ def format_row(row: dict[str, Any]) -> tuple[list[Message], str, str]:
         return format_conversation(row.get("prompt"), chosen, rejected)
     prompt = row.get("instruction", row.get("prompt"))
     if isinstance(prompt, list):
-        return check_messages(prompt, "prompt"), chosen.strip(), rejected.strip()
+        return check_prompt(prompt), chosen.strip(), rejected.strip()
     return (
         format_prompt(prompt, row.get("context"), row.get("system")),
         chosen.strip(),
@@ -58,8 +58,19 @@ def format_conversation(
         prompt = format_prompt(prompt)
     if not prompt or len(chosen) != 1 or len(rejected) != 1:
         raise ValueError("chosen and rejected must differ in exactly one last assistant message")
-    prompt = check_messages(prompt, "prompt")
+    prompt = check_prompt(prompt)
+    for field, (message,) in (("chosen", chosen), ("rejected", rejected)):
+        if message["role"] != "assistant" or not message["content"].strip():
+            raise ValueError(f"{field} must end in an assistant message that is not empty")
     return prompt, chosen[0]["content"].strip(), rejected[0]["content"].strip()
+
+
+def check_prompt(messages: Any) -> list[Message]:
+    """Messages that end in a question; ValueError otherwise."""
+    messages = check_messages(messages, "prompt")
+    if messages[-1]["role"] != "user" or not messages[-1]["content"].strip():
+        raise ValueError("prompt must end in a user message that is not empty")
+    return messages
 
 
 def check_messages(messages: Any, field: str) -> list[Message]:

@@ -1,0 +1,119 @@
+"""Rows of a data file or hub data set, each with the place it stands at (file:line).
+
+Needs no torch; `datasets` is imported only for Parquet files and the hub.
+"""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from config import Config, resolve_path, show_path
+from errors import UserError
+from secrets_file import find_token
+
+DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+Rows = Iterator[tuple[str, dict[str, Any] | str]]
+
+
+def read_rows(name: str, config: Config) -> Rows:
+    """(file:line, row) for each row; the row is a text where the line cannot be read.
+
+    Raises:
+        UserError: no such file, not a data file, or not readable as what its name says.
+    """
+    path = resolve_path(name)
+    if path.suffix in DATA_SUFFIXES:
+        if not path.is_file():
+            raise UserError(
+                f"{show_path(path)}: no such file; make it with: "
+                "python 03_scripts/build_dataset.py, or set dataset_hf to your own"
+            )
+        if path.suffix == ".parquet":
+            return read_with_datasets("parquet", str(path), show_path(path), config)
+        readers = {".jsonl": read_json_lines, ".json": read_json, ".csv": read_csv}
+        return readers[path.suffix](path, show_path(path))
+    if path.exists():
+        kinds = " ".join(DATA_SUFFIXES)
+        raise UserError(f"{show_path(path)}: not a data file; dataset_hf takes {kinds} or a hub id")
+    return read_with_datasets(None, name, name, config)
+
+
+def read_text(path: Path, shown: str) -> str:
+    """The file as text, without a byte-order mark."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{shown}: not UTF-8 text at byte {error.start}; save it as UTF-8"
+        ) from None
+
+
+def read_json_lines(path: Path, shown: str) -> Rows:
+    """JSON Lines; blank lines are fine."""
+    for number, line in enumerate(read_text(path, shown).split("\n"), 1):
+        if not line.strip():
+            continue
+        source = f"{shown}:{number}"
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            yield source, f"not valid JSON ({describe_json_error(error)})"
+            continue
+        yield source, row if isinstance(row, dict) else "must be a JSON object {...}"
+
+
+def read_json(path: Path, shown: str) -> Rows:
+    """One JSON list of rows; a .json file that holds JSON Lines is read as such."""
+    text = read_text(path, shown)
+    try:
+        rows = json.loads(text)
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data":
+            yield from read_json_lines(path, shown)
+            return
+        raise UserError(f"{shown}:{error.lineno}: not valid JSON ({error.msg})") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{shown}: not valid JSON ({describe_json_error(error)})") from None
+    for number, row in enumerate(rows if isinstance(rows, list) else [rows], 1):
+        source = f"{shown}:{number}"
+        yield source, row if isinstance(row, dict) else "must be a JSON object {...}"
+
+
+def describe_json_error(error: Exception) -> str:
+    """What is wrong with a piece of JSON."""
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    return getattr(error, "msg", str(error))
+
+
+def read_csv(path: Path, shown: str) -> Rows:
+    """CSV with a header line; every cell is text, so 42 and NA stay what they are."""
+    csv.field_size_limit(2**31 - 1)
+    lines = read_text(path, shown).splitlines(keepends=True)
+    reader = csv.DictReader(lines)
+    try:
+        for row in reader:
+            yield f"{shown}:{reader.line_num}", {k: v for k, v in row.items() if k is not None}
+    except csv.Error as error:
+        raise UserError(f"{shown}:{reader.line_num}: cannot be read as csv: {error}") from None
+
+
+def read_with_datasets(kind: str | None, name: str, shown: str, config: Config) -> Rows:
+    """Rows of a Parquet file or hub data set through the datasets library."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    try:
+        if kind is None:
+            rows = datasets.load_dataset(name, split=config.dataset_split, token=find_token())
+        else:
+            rows = datasets.load_dataset(kind, data_files=name, split="train")
+    except Exception as error:  # the library raises many kinds; all mean: this cannot be read
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{shown}: cannot be read as {kind or 'a hub data set'}: {reason}"
+        ) from None
+    for number, row in enumerate(rows, 1):
+        yield f"{shown}:{number}", row
