@@ -7,7 +7,7 @@ import torch
 from trl.kernels.chunked_logprob import ChunkedLogProbFunction
 from trl.trainer.utils import FusedCausalLMOutput
 
-from fast.graphs import GraphedScorer, Packed
+from fast.graphs import GraphedScorer, GraphRecorder, Packed
 from fast.layout import build_attention_mask
 
 OUTPUTS = ("log_probs", "entropy", "mean_logits", "is_top1")
@@ -28,17 +28,15 @@ def find_obstacle(model: torch.nn.Module) -> str | None:
     return None
 
 
-def install_packed_forward(model: torch.nn.Module, graphs: bool = False) -> None:
+def install_packed_forward(model: torch.nn.Module, graphs: bool = False) -> "PackedScorer":
     """Let `model.forward` take over from TRL's fused head when a batch has packed tensors.
 
     `model` is the causal LM that TRL's add_fused_lm_head patched; without packed tensors its
-    forward runs unchanged. Safe to call twice.
+    forward runs unchanged.
 
     Args:
         graphs: replay CUDA graphs in training, where the model is on a CUDA device.
     """
-    if hasattr(model.forward, "stock_forward"):
-        return
     stock = model.forward
     scorer = PackedScorer(model, graphs)
 
@@ -49,8 +47,8 @@ def install_packed_forward(model: torch.nn.Module, graphs: bool = False) -> None
             return stock(*args, **kwargs)
         return spread_results(scorer(packed), packed["places"], kwargs["labels"])
 
-    forward.stock_forward = stock
     model.forward = forward
+    return scorer
 
 
 class PackedScorer:
@@ -77,7 +75,7 @@ class PackedScorer:
             autocast = torch.is_autocast_enabled("cuda")
             dtype = torch.get_autocast_dtype("cuda") if autocast else self.model.dtype
             score = functools.partial(score_packed, self.model)
-            self.graphed = GraphedScorer(self.model, score, dtype)
+            self.graphed = GraphedScorer(self.model, score, dtype, GraphRecorder())
         return self.graphed(packed)
 
 

@@ -13,9 +13,11 @@ accumulation, clipping and any optimizer work as without graphs.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
+from fast.layout import round_to_bucket
 from fast.trainable_copies import TrainableCopies
 
 Packed = dict[str, torch.Tensor]
@@ -23,12 +25,6 @@ Score = Callable[[Packed], torch.Tensor]
 GRIDS, LISTS = ("ids", "positions", "segments"), ("sources", "targets")
 MOST_BUCKETS = 24  # captured shapes kept; each costs about 0.7 s and some MB
 TOLERATED_PADDING = 1.3  # a captured bucket serves a batch this much smaller than it
-
-
-def round_to_bucket(size: int, least: int = 1) -> int:
-    """`size` rounded up to a quarter of its power of two, and to a multiple of `least`."""
-    step = max(least, (1 << (max(size - 1, 1).bit_length() - 1)) // 4)
-    return -(-size // step) * step
 
 
 @dataclass
@@ -39,10 +35,16 @@ class Bucket:
     width: int
     count: int
     flat: torch.Tensor  # [3 * rows * width + 2 * count] all inputs, one host-to-device copy
-    grad_stats: torch.Tensor  # [count] gradient of the log-probs
+    grad_logps: torch.Tensor  # [count] gradient of the log-probs
     stats: torch.Tensor | None = None  # [4, count] results
-    forward_graph: torch.cuda.CUDAGraph | None = None
-    backward_graph: torch.cuda.CUDAGraph | None = None
+    live: torch.Tensor | None = None  # stats with its autograd graph, while recording
+    forward_graph: Any = None
+    backward_graph: Any = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(rows, width, count)."""
+        return self.rows, self.width, self.count
 
     @property
     def cost(self) -> int:
@@ -67,6 +69,30 @@ def fill_inputs(flat: torch.Tensor, shape: tuple[int, int, int], packed: Packed)
         views[name][: packed[name].shape[0]].copy_(packed[name])
 
 
+class GraphRecorder:
+    """Records what a function launches as a CUDA graph in one memory pool."""
+
+    def __init__(self) -> None:
+        self.pool = torch.cuda.graph_pool_handle()
+        self.stream = torch.cuda.Stream()
+
+    def warm_up(self, run: Callable[[], None]) -> None:
+        """Run once on the recording stream, so that libraries set up their workspaces."""
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
+            run()
+        torch.cuda.current_stream().wait_stream(self.stream)
+
+    def record(self, run: Callable[[], None]) -> torch.cuda.CUDAGraph:
+        """The graph of one run; other threads may use CUDA meanwhile."""
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(
+            graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"
+        ):
+            run()
+        return graph
+
+
 class GraphedScorer:
     """Scores packed batches by replaying graphs, captured when a shape comes a second time.
 
@@ -74,23 +100,22 @@ class GraphedScorer:
     warms up the kernels. Any failure to capture switches graphs off for good and says so.
     """
 
-    def __init__(self, model: torch.nn.Module, score: Score, dtype: torch.dtype) -> None:
+    def __init__(
+        self, model: torch.nn.Module, score: Score, dtype: torch.dtype, recorder: GraphRecorder
+    ) -> None:
         """
         Args:
-            model: the causal LM on its CUDA device, adapters included.
+            model: the causal LM on its device, adapters included.
             score: packed tensors -> [4, N] fp32 results, the log-probs first.
             dtype: compute dtype; parameters in another one are copied to it.
         """
-        self.score, self.dtype = score, dtype
+        self.score, self.dtype, self.recorder = score, dtype, recorder
         self.trainable = TrainableCopies(model, dtype)
         self.device = self.trainable.gradient.device
         self.buckets: list[Bucket] = []
         self.seen: set[tuple[int, int, int]] = set()
         self.failure: str | None = None
-        self.pool = torch.cuda.graph_pool_handle()
-        self.stream = torch.cuda.Stream()
-        self.copied = torch.cuda.Event()
-        self.host = torch.empty(0, dtype=torch.long)
+        self.staging: HostStaging | None = None
         self.anchor = torch.zeros((), requires_grad=True)
 
     def __call__(self, packed: Packed) -> torch.Tensor | None:
@@ -134,64 +159,73 @@ class GraphedScorer:
         return bucket
 
     def capture(self, shape: tuple[int, int, int], packed: Packed) -> Bucket:
-        """Capture forward and backward for one shape; `packed` is real data to warm up with."""
+        """Record forward and backward for one shape; `packed` is real data to warm up with."""
         rows, width, count = shape
         flat = torch.zeros(3 * rows * width + 2 * count, dtype=torch.long, device=self.device)
         bucket = Bucket(rows, width, count, flat, torch.zeros(count, device=self.device))
         fill_inputs(flat, shape, packed)
-        with self.trainable.installed():
-            if not self.buckets:
-                self.warm_up(bucket)
-            torch.cuda.empty_cache()  # what eager steps cached; the pool cannot use it
-            bucket.forward_graph, bucket.backward_graph = (torch.cuda.CUDAGraph() for _ in "fb")
-            with self.capturing(bucket.forward_graph):
-                stats = self.run_forward(bucket)
-            with self.capturing(bucket.backward_graph):
-                self.run_backward(bucket, stats)
-        bucket.stats = stats.detach()
+        kept = self.trainable.gradient.clone()  # recording runs nothing, but warming up adds to it
+        if not self.buckets:
+            self.recorder.warm_up(lambda: self.run_both(bucket))
+        bucket.forward_graph = self.recorder.record(lambda: self.run_forward(bucket))
+        bucket.backward_graph = self.recorder.record(lambda: self.run_backward(bucket))
+        self.trainable.gradient.copy_(kept)
         return bucket
 
-    def capturing(self, graph: torch.cuda.CUDAGraph) -> torch.cuda.graph:
-        """Capture into the shared pool; other threads may use CUDA meanwhile."""
-        return torch.cuda.graph(
-            graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"
-        )
+    def run_both(self, bucket: Bucket) -> None:
+        """Forward and backward."""
+        self.run_forward(bucket)
+        self.run_backward(bucket)
 
-    def warm_up(self, bucket: Bucket) -> None:
-        """One run on the capture stream, so that libraries set up their workspaces."""
-        self.stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self.stream):
-            self.run_backward(bucket, self.run_forward(bucket))
-            self.trainable.gradient.zero_()
-        torch.cuda.current_stream().wait_stream(self.stream)
-
-    def run_forward(self, bucket: Bucket) -> torch.Tensor:
+    def run_forward(self, bucket: Bucket) -> None:
         """What the forward graph holds: refresh the copies, score the static inputs."""
+        kind, half = self.device.type, self.dtype != torch.float32
         self.trainable.refresh()
-        half = self.dtype != torch.float32
-        inputs = split_inputs(bucket.flat, bucket.rows, bucket.width, bucket.count)
-        with torch.autocast("cuda", self.dtype, enabled=half, cache_enabled=False):
-            return self.score(inputs)
+        with (
+            self.trainable.installed(),
+            torch.autocast(kind, self.dtype, enabled=half, cache_enabled=False),
+        ):
+            bucket.live = self.score(split_inputs(bucket.flat, *bucket.shape))
+        bucket.stats = bucket.live.detach()
 
-    def run_backward(self, bucket: Bucket, stats: torch.Tensor) -> None:
-        """What the backward graph holds: gradients of the copies, added to the flat one."""
-        gradients = torch.autograd.grad(
-            stats[0], self.trainable.copies, bucket.grad_stats, materialize_grads=True
-        )
+    def run_backward(self, bucket: Bucket) -> None:
+        """What the backward graph holds: gradients of the copies, added to the flat one.
+
+        Checkpointed layers run again here, so the copies have to be installed here, too.
+        """
+        copies = self.trainable.copies
+        with self.trainable.installed():
+            gradients = torch.autograd.grad(
+                bucket.live[0], copies, bucket.grad_logps, materialize_grads=True
+            )
         self.trainable.add_gradients(gradients)
+        bucket.live = None
 
     def load(self, bucket: Bucket, packed: Packed) -> None:
-        """Copy a batch into the bucket's static inputs: one copy when it lies on the host."""
-        shape = (bucket.rows, bucket.width, bucket.count)
+        """Copy a batch into the bucket's static inputs."""
         if packed["ids"].device == self.device:
-            return fill_inputs(bucket.flat, shape, packed)
-        self.copied.synchronize()  # the previous copy still reads the host buffer
+            fill_inputs(bucket.flat, bucket.shape, packed)
+            return
+        self.staging = self.staging or HostStaging()
+        self.staging.send(bucket, packed)
+
+
+class HostStaging:
+    """A pinned buffer through which a batch on the host goes to the device in one copy."""
+
+    def __init__(self) -> None:
+        self.buffer = torch.empty(0, dtype=torch.long)
+        self.copied = torch.cuda.Event()
+
+    def send(self, bucket: Bucket, packed: Packed) -> None:
+        """Fill the bucket's static inputs without waiting for the device."""
+        self.copied.synchronize()  # the previous copy may still read the buffer
         size = bucket.flat.numel()
-        if self.host.numel() < size:
-            self.host = torch.empty(size, dtype=torch.long, pin_memory=True)
-        fill_inputs(self.host[:size], shape, packed)
-        bucket.flat.copy_(self.host[:size], non_blocking=True)
-        return self.copied.record()
+        if self.buffer.numel() < size:
+            self.buffer = torch.empty(size, dtype=torch.long, pin_memory=True)
+        fill_inputs(self.buffer[:size], bucket.shape, packed)
+        bucket.flat.copy_(self.buffer[:size], non_blocking=True)
+        self.copied.record()
 
 
 class Replay(torch.autograd.Function):
@@ -213,7 +247,7 @@ class Replay(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_logps, _):
         """Adds the parameters' gradients; none for the arguments."""
-        ctx.bucket.grad_stats.copy_(grad_logps, non_blocking=True)
+        ctx.bucket.grad_logps.copy_(grad_logps, non_blocking=True)
         ctx.scorer.trainable.publish_gradient()
         ctx.bucket.backward_graph.replay()
         return None, None, None, None

@@ -10,11 +10,13 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from trl import DPOTrainer
 
 from fast.collator import PackedPreferenceCollator
 from fast.forward import find_obstacle, install_packed_forward, measure_difference
+from fast.lora_linear import fuse_lora_layers
 from fast.reference import (
     fingerprint_weights,
     read_cached_logps,
@@ -31,13 +33,22 @@ REFERENCE_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
 class PreferenceTrainer(DPOTrainer):
     """DPOTrainer over tokenised pairs; its reference is the adapter switched off."""
 
-    def __init__(self, *, fast_forward: bool, reference_cache: Path, **arguments: Any) -> None:
+    def __init__(
+        self,
+        *,
+        fast_forward: bool,
+        reference_cache: Path,
+        cuda_graphs: bool = True,
+        **arguments: Any,
+    ) -> None:
         """As DPOTrainer; data sets hold prompt_ids, chosen_ids, rejected_ids.
 
         Args:
             fast_forward: pack pairs and compute each prompt once; False is stock TRL.
             reference_cache: folder of cached reference log-probs.
+            cuda_graphs: replay training steps as CUDA graphs where there is a CUDA device.
         """
+        self.cuda_graphs = cuda_graphs
         self.reference_cache = reference_cache
         self.fast_obstacle = None if fast_forward else "fast_forward is off in the config"
         self._weights_fingerprint: str | None = None
@@ -91,6 +102,38 @@ class PreferenceTrainer(DPOTrainer):
                 bar.update(len(chosen))
         return logps[0], logps[1]
 
+    def get_train_dataloader(self) -> DataLoader:
+        """TRL's, with batches left on the host (see keeps_on_host)."""
+        return leave_on_host(super().get_train_dataloader())
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """TRL's, with batches left on the host (see keeps_on_host)."""
+        return leave_on_host(super().get_eval_dataloader(eval_dataset))
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Move a batch to the training device, unless TRL's loss is better off on the host."""
+        return inputs if self.keeps_on_host(inputs) else super()._prepare_inputs(inputs)
+
+    def keeps_on_host(self, inputs: dict[str, Any]) -> bool:
+        """Whether loss and metrics of this batch are computed on the CPU.
+
+        They are a hundred tiny operations and thirteen synchronisations: one copy of the
+        per-token results to the host replaces them all. Not for what TRL itself ties to the
+        device: several processes, the fp16 scaler, ld_alpha and exo_pair.
+        """
+        return (
+            "packed_ids" in inputs
+            and self.accelerator.device.type == "cuda"
+            and self.accelerator.num_processes == 1
+            and not self.args.fp16
+            and self.ld_alpha is None
+            and "exo_pair" not in self.loss_types
+        )
+
+    def training_step(self, *arguments: Any, **options: Any) -> torch.Tensor:
+        """The detached loss, on the training device: Trainer sums it there."""
+        return super().training_step(*arguments, **options).to(self.args.device)
+
     def collate(self, rows: list[dict]) -> dict[str, torch.Tensor]:
         """A batch on the training device."""
         return self._prepare_inputs(self.data_collator(rows))
@@ -103,8 +146,12 @@ class PreferenceTrainer(DPOTrainer):
         model = self.accelerator.unwrap_model(self.model).get_base_model()
         self.fast_obstacle = self.fast_obstacle or find_obstacle(model)
         if self.fast_obstacle is None:
-            install_packed_forward(model)
+            graphs = self.cuda_graphs and self.accelerator.device.type == "cuda"
+            self.data_collator.few_shapes = graphs
+            self.packed_scorer = install_packed_forward(model, graphs)
             self.fast_obstacle = self.compare_with_stock(dataset)
+        if self.fast_obstacle is None:
+            fuse_lora_layers(model)
         if self.fast_obstacle and isinstance(self.data_collator, PackedPreferenceCollator):
             print(f"fast forward is off: {self.fast_obstacle}; using TRL's own path")
             self.data_collator = PackedPreferenceCollator.__base__(
@@ -142,3 +189,9 @@ class PreferenceTrainer(DPOTrainer):
         self.loss_types, self.loss_weights = configured
         self._metrics["eval"].clear()
         return loss
+
+
+def leave_on_host(loader: DataLoader) -> DataLoader:
+    """Stop accelerate's loader from moving each tensor of a batch; _prepare_inputs does it."""
+    loader.device = None
+    return loader
