@@ -242,7 +242,7 @@ def run_job(job: dict) -> dict | None:
     command = [sys.executable, __file__, "--job", json.dumps(job)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        print(f"{job['workload']} {job['variant']} failed:\n{done.stderr[-2000:]}", flush=True)
+        print(f"{job['workload']} {job['variant']} failed:\n{done.stderr[-1200:]}", flush=True)
         return None
     return json.loads(done.stdout.strip().splitlines()[-1])
 

@@ -161,7 +161,8 @@ class PreferenceTrainer(DPOTrainer):
 
     def compare_with_stock(self, dataset: Dataset) -> str | None:
         """Score two pairs both ways; the reason to fall back when they differ."""
-        batch = self.collate([dataset[i] for i in range(min(2, len(dataset)))])
+        rows = [dataset[i] for i in range(min(2, len(dataset)))]
+        batch = super()._prepare_inputs(self.data_collator(rows))
 
         def run(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
             kwargs = {k: v for k, v in inputs.items() if k != "completion_mask"}
