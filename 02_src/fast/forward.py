@@ -1,7 +1,6 @@
 """The model's forward over packed pairs, scattered back to what TRL's loss expects."""
 
 import functools
-from collections.abc import Callable
 
 import torch
 from trl.kernels.chunked_logprob import ChunkedLogProbFunction
@@ -151,14 +150,3 @@ def read_logit_transform(config) -> tuple[float | None, float]:
     if scaling is None:
         return softcap, 1.0
     return softcap, scaling if config.model_type == "hyperclovax" else 1 / scaling
-
-
-def measure_difference(
-    model: torch.nn.Module, batch: dict[str, torch.Tensor], run: Callable
-) -> float:
-    """Mean absolute difference per completion token between packed and stock log-probs."""
-    keys = {name: value for name, value in batch.items() if not name.startswith("packed_")}
-    with torch.no_grad():
-        fast, stock = run(batch), run(keys)
-    mask = batch["completion_mask"][:, 1:].bool()
-    return (fast - stock)[mask].abs().mean().item()

@@ -24,7 +24,7 @@ Packed = dict[str, torch.Tensor]
 Score = Callable[[Packed], torch.Tensor]
 GRIDS, LISTS = ("ids", "positions", "segments"), ("sources", "targets")
 MOST_BUCKETS = 24  # captured shapes kept; each costs about 0.7 s and some MB
-TOLERATED_PADDING = 1.3  # a captured bucket serves a batch this much smaller than it
+SLACK_SHARE, SLACK_TOKENS = 1.1, 320  # a captured bucket serves batches this much smaller
 
 
 @dataclass
@@ -63,10 +63,13 @@ def split_inputs(flat: torch.Tensor, rows: int, width: int, count: int) -> Packe
 def fill_inputs(flat: torch.Tensor, shape: tuple[int, int, int], packed: Packed) -> None:
     """Write a batch into a flat buffer of a bucket's shape; what is left over is zero."""
     views = split_inputs(flat.zero_(), *shape)
+    rows, width = packed["ids"].shape
+    count = packed["targets"].shape[0]
     for name in GRIDS:
-        views[name][: packed[name].shape[0]].copy_(packed[name])
-    for name in LISTS:
-        views[name][: packed[name].shape[0]].copy_(packed[name])
+        views[name][:rows, :width].copy_(packed[name])
+    row = torch.div(packed["sources"], width, rounding_mode="floor")
+    views["sources"][:count].copy_(packed["sources"] + row * (shape[1] - width))
+    views["targets"][:count].copy_(packed["targets"])
 
 
 class GraphRecorder:
@@ -75,13 +78,6 @@ class GraphRecorder:
     def __init__(self) -> None:
         self.pool = torch.cuda.graph_pool_handle()
         self.stream = torch.cuda.Stream()
-
-    def warm_up(self, run: Callable[[], None]) -> None:
-        """Run once on the recording stream, so that libraries set up their workspaces."""
-        self.stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self.stream):
-            run()
-        torch.cuda.current_stream().wait_stream(self.stream)
 
     def record(self, run: Callable[[], None]) -> torch.cuda.CUDAGraph:
         """The graph of one run; other threads may use CUDA meanwhile."""
@@ -132,11 +128,11 @@ class GraphedScorer:
         """A captured bucket that holds the batch; captured now when the shape came before."""
         rows, width = packed["ids"].shape
         count = packed["targets"].shape[0]
-        limit = TOLERATED_PADDING * (rows * width + count)
+        limit = max(SLACK_SHARE * (rows * width + count), rows * width + count + SLACK_TOKENS)
         fitting = [
             b
             for b in self.buckets
-            if b.width == width and b.rows >= rows and b.count >= count and b.cost <= limit
+            if b.width >= width and b.rows >= rows and b.count >= count and b.cost <= limit
         ]
         if fitting:
             return min(fitting, key=lambda b: b.cost)
@@ -144,12 +140,12 @@ class GraphedScorer:
         if shape not in self.seen or len(self.buckets) >= MOST_BUCKETS:
             self.seen.add(shape)
             return None
-        return self.try_capture(shape, packed)
+        return self.try_capture(shape)
 
-    def try_capture(self, shape: tuple[int, int, int], packed: Packed) -> Bucket | None:
+    def try_capture(self, shape: tuple[int, int, int]) -> Bucket | None:
         """A new bucket, or None and no more graphs when the capture fails."""
         try:
-            bucket = self.capture(shape, packed)
+            bucket = self.capture(*shape)
         except RuntimeError as error:  # torch's base class of CUDA and out-of-memory errors
             self.failure = str(error).strip().splitlines()[0]
             self.buckets.clear()
@@ -158,24 +154,13 @@ class GraphedScorer:
         self.buckets.append(bucket)
         return bucket
 
-    def capture(self, shape: tuple[int, int, int], packed: Packed) -> Bucket:
-        """Record forward and backward for one shape; `packed` is real data to warm up with."""
-        rows, width, count = shape
+    def capture(self, rows: int, width: int, count: int) -> Bucket:
+        """Record forward and backward for one shape."""
         flat = torch.zeros(3 * rows * width + 2 * count, dtype=torch.long, device=self.device)
         bucket = Bucket(rows, width, count, flat, torch.zeros(count, device=self.device))
-        fill_inputs(flat, shape, packed)
-        kept = self.trainable.gradient.clone()  # recording runs nothing, but warming up adds to it
-        if not self.buckets:
-            self.recorder.warm_up(lambda: self.run_both(bucket))
         bucket.forward_graph = self.recorder.record(lambda: self.run_forward(bucket))
         bucket.backward_graph = self.recorder.record(lambda: self.run_backward(bucket))
-        self.trainable.gradient.copy_(kept)
         return bucket
-
-    def run_both(self, bucket: Bucket) -> None:
-        """Forward and backward."""
-        self.run_forward(bucket)
-        self.run_backward(bucket)
 
     def run_forward(self, bucket: Bucket) -> None:
         """What the forward graph holds: refresh the copies, score the static inputs."""

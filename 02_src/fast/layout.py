@@ -49,8 +49,8 @@ def first_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int
 
 
 def round_to_bucket(size: int, least: int = 1) -> int:
-    """`size` rounded up to a quarter of its power of two, and to a multiple of `least`."""
-    step = max(least, (1 << (max(size - 1, 1).bit_length() - 1)) // 4)
+    """`size` rounded up to an eighth of its power of two, and to a multiple of `least`."""
+    step = max(least, (1 << (max(size - 1, 1).bit_length() - 1)) // 8)
     return -(-size // step) * step
 
 

@@ -14,8 +14,8 @@ from bitsandbytes.nn import Linear4bit
 from peft.tuners.lora import LoraLayer
 
 
-def fuse_lora_layers(model: torch.nn.Module) -> int:
-    """Give every plain LoRA layer of `model` the fused forward; the number of layers changed.
+def fuse_lora_layers(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """Give every plain LoRA layer of `model` the fused forward; the layers changed.
 
     Layers with dropout, DoRA and other variants, LoRA biases or several adapters keep PEFT's
     forward, and so does a fused layer while its adapter is off or merged.
@@ -23,7 +23,7 @@ def fuse_lora_layers(model: torch.nn.Module) -> int:
     layers = [module for module in model.modules() if is_plain(module)]
     for layer in layers:
         layer.forward = functools.partial(forward_fused, layer, layer.forward)
-    return len(layers)
+    return layers
 
 
 def is_plain(module: torch.nn.Module) -> bool:

@@ -15,7 +15,8 @@ from tqdm.auto import tqdm
 from trl import DPOTrainer
 
 from fast.collator import PackedPreferenceCollator
-from fast.forward import find_obstacle, install_packed_forward, measure_difference
+from fast.forward import find_obstacle, install_packed_forward
+from fast.fused_layers import fuse_layers, undo_fusion
 from fast.lora_linear import fuse_lora_layers
 from fast.reference import (
     fingerprint_weights,
@@ -146,12 +147,7 @@ class PreferenceTrainer(DPOTrainer):
         model = self.accelerator.unwrap_model(self.model).get_base_model()
         self.fast_obstacle = self.fast_obstacle or find_obstacle(model)
         if self.fast_obstacle is None:
-            graphs = self.cuda_graphs and self.accelerator.device.type == "cuda"
-            self.data_collator.few_shapes = graphs
-            self.packed_scorer = install_packed_forward(model, graphs)
-            self.fast_obstacle = self.compare_with_stock(dataset)
-        if self.fast_obstacle is None:
-            fuse_lora_layers(model)
+            self.fast_obstacle = self.install_fast_forward(model, dataset)
         if self.fast_obstacle and isinstance(self.data_collator, PackedPreferenceCollator):
             print(f"fast forward is off: {self.fast_obstacle}; using TRL's own path")
             self.data_collator = PackedPreferenceCollator.__base__(
@@ -159,23 +155,43 @@ class PreferenceTrainer(DPOTrainer):
                 max_length=self.data_collator.max_length,
             )
 
-    def compare_with_stock(self, dataset: Dataset) -> str | None:
-        """Score two pairs both ways; the reason to fall back when they differ."""
+    def install_fast_forward(self, model: torch.nn.Module, dataset: Dataset) -> str | None:
+        """Change the model in place; undone, with the reason, when its results change.
+
+        Two pairs are scored before and after.
+        """
         rows = [dataset[i] for i in range(min(2, len(dataset)))]
         batch = super()._prepare_inputs(self.data_collator(rows))
-
-        def run(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-            kwargs = {k: v for k, v in inputs.items() if k != "completion_mask"}
-            labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
-            with self.accelerator.autocast():
-                return self.model(**kwargs, labels=labels, fused_lm_head=True).log_probs
-
-        difference = measure_difference(self.model, batch, run)
+        stock = self.score({k: v for k, v in batch.items() if not k.startswith("packed_")})
+        graphs = self.cuda_graphs and self.accelerator.device.type == "cuda"
+        self.packed_scorer = install_packed_forward(model, graphs)
+        self.data_collator.few_shapes = graphs
+        changed = fuse_lora_layers(model) + fuse_layers(model)
+        mask = batch["completion_mask"][:, 1:].bool()
+        difference = (self.score(batch) - stock)[mask].abs().mean().item()
         full = not (self.args.bf16 or self.args.fp16) and self.model.dtype == torch.float32
         limit = TRUSTED_DIFFERENCE[torch.float32] if full else TRUSTED_DIFFERENCE_16BIT
         if math.isfinite(difference) and difference <= limit:
             return None
+        undo_fusion(changed)
         return f"packed rows differ from TRL's by {difference:.3g} per token on this model"
+
+    @torch.no_grad()
+    def score(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Log-probs of a batch in TRL's layout [2B, L - 1], packed if it has packed tensors."""
+        kwargs = {k: v for k, v in inputs.items() if k != "completion_mask"}
+        labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
+        with self.accelerator.autocast():
+            return self.model(**kwargs, labels=labels, fused_lm_head=True).log_probs
+
+    def train(self, *arguments: Any, **options: Any) -> Any:
+        """Trainer's, with one CPU thread on GPUs: what runs there is a hundred tiny operations."""
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1 if self.accelerator.device.type == "cuda" else threads)
+        try:
+            return super().train(*arguments, **options)
+        finally:
+            torch.set_num_threads(threads)
 
     @torch.no_grad()
     def measure_initial_loss(self) -> float:

@@ -19,10 +19,7 @@ class FakeGraph:
 
 
 class FakeRecorder:
-    """Records without running twice: a real recording runs nothing, so gradients stay."""
-
-    def warm_up(self, run) -> None:
-        run()
+    """Records without running, as CUDA does."""
 
     def record(self, run) -> FakeGraph:
         return FakeGraph(run)
@@ -112,8 +109,8 @@ def test_a_failed_capture_falls_back_to_eager_and_is_said_once(tmp_path, tokeniz
     assert not scorer.buckets
 
 
-def test_bucket_sizes_pad_by_a_quarter_at_most():
+def test_bucket_sizes_pad_by_an_eighth_at_most():
     sizes = [round_to_bucket(n) for n in range(1, 3000)]
-    assert all(n <= size <= 1.25 * n for n, size in enumerate(sizes, start=1))
-    assert len(set(sizes)) < 50
+    assert all(n <= size <= 1.125 * n for n, size in enumerate(sizes, start=1))
+    assert len(set(sizes)) < 90
     assert round_to_bucket(65, 16) == 80
