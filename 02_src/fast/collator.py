@@ -16,6 +16,7 @@ class PackedPreferenceCollator(DataCollatorForPreference):
     """
 
     row_tokens: int = 256
+    few_shapes: bool = False
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         """A batch of tokenised pairs; a prompt of no tokens gets TRL's path (no packed tensors)."""
@@ -24,7 +25,8 @@ class PackedPreferenceCollator(DataCollatorForPreference):
         if any(not pair.prompt or not pair.chosen or not pair.rejected for pair in pairs):
             return batch
         width = batch["input_ids"].shape[1]
-        return {**batch, **pack_pairs(pairs, self.row_tokens, width, self.pad_token_id)}
+        packed = pack_pairs(pairs, self.row_tokens, width, self.pad_token_id, self.few_shapes)
+        return {**batch, **packed}
 
     def truncate(self, example: dict[str, Any]) -> PairIds:
         """The pair with both answers cut at max_length, as keep_start does."""

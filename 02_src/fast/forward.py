@@ -1,12 +1,12 @@
 """The model's forward over packed pairs, scattered back to what TRL's loss expects."""
 
 import functools
-from collections.abc import Callable
 
 import torch
 from trl.kernels.chunked_logprob import ChunkedLogProbFunction
 from trl.trainer.utils import FusedCausalLMOutput
 
+from fast.graphs import GraphedScorer, GraphRecorder, Packed
 from fast.layout import build_attention_mask
 
 OUTPUTS = ("log_probs", "entropy", "mean_logits", "is_top1")
@@ -27,36 +27,63 @@ def find_obstacle(model: torch.nn.Module) -> str | None:
     return None
 
 
-def install_packed_forward(model: torch.nn.Module) -> None:
+def install_packed_forward(model: torch.nn.Module, graphs: bool = False) -> "PackedScorer":
     """Let `model.forward` take over from TRL's fused head when a batch has packed tensors.
 
     `model` is the causal LM that TRL's add_fused_lm_head patched; without packed tensors its
-    forward runs unchanged. Safe to call twice.
+    forward runs unchanged.
+
+    Args:
+        graphs: replay CUDA graphs in training, where the model is on a CUDA device.
     """
-    if hasattr(model.forward, "stock_forward"):
-        return
     stock = model.forward
+    scorer = PackedScorer(model, graphs)
 
     @functools.wraps(stock)
     def forward(*args, **kwargs):
         packed = {name: kwargs.pop(f"packed_{name}", None) for name in PACKED}
         if packed["ids"] is None:
             return stock(*args, **kwargs)
-        return score_packed(model, packed, kwargs["labels"])
+        return spread_results(scorer(packed), packed["places"], kwargs["labels"])
 
-    forward.stock_forward = stock
     model.forward = forward
+    return scorer
 
 
-def score_packed(
-    model: torch.nn.Module, packed: dict[str, torch.Tensor], labels: torch.Tensor
-) -> FusedCausalLMOutput:
-    """Per-token results of a packed batch in TRL's [2B, L - 1] layout.
+class PackedScorer:
+    """Per-token results of a packed batch, by graph replay where that is possible."""
+
+    def __init__(self, model: torch.nn.Module, graphs: bool) -> None:
+        self.model = model
+        self.graphs = graphs and model.device.type == "cuda"
+        self.graphed: GraphedScorer | None = None
+
+    def __call__(self, packed: Packed) -> torch.Tensor:
+        """[4, N] results (see OUTPUTS) on the device of `packed`, which may be the host."""
+        found = None
+        if self.graphs and self.model.training and torch.is_grad_enabled():
+            found = self.replay(packed)
+        if found is None:
+            on_device = {name: tensor.to(self.model.device) for name, tensor in packed.items()}
+            found = score_packed(self.model, on_device).to(packed["ids"].device)
+        return found
+
+    def replay(self, packed: Packed) -> torch.Tensor | None:
+        """The results from a graph; None where this batch runs eagerly."""
+        if self.graphed is None:
+            autocast = torch.is_autocast_enabled("cuda")
+            dtype = torch.get_autocast_dtype("cuda") if autocast else self.model.dtype
+            score = functools.partial(score_packed, self.model)
+            self.graphed = GraphedScorer(self.model, score, dtype, GraphRecorder())
+        return self.graphed(packed)
+
+
+def score_packed(model: torch.nn.Module, packed: Packed) -> torch.Tensor:
+    """[4, N] fp32: log-prob, entropy, mean logit and "is the argmax" of each completion token.
 
     Args:
         model: causal LM with base_model, an output head, and TRL's logit transforms.
-        packed: tensors of fast.layout.pack_pairs.
-        labels: [2B, L] padded labels, -100 outside completions.
+        packed: tensors of fast.layout.pack_pairs, on the model's device.
     """
     hidden = run_backbone(model, packed)  # [R, S, H]
     hidden = hidden.reshape(-1, hidden.shape[-1]).index_select(0, packed["sources"])  # [N, H]
@@ -66,16 +93,23 @@ def score_packed(
         hidden, head.weight, head.bias, packed["targets"], 1.0, VOCABULARY_TILE, softcap, scale,
         OUTPUTS,
     )  # fmt: skip
+    return torch.stack([log_probs, entropy, mean_logits, is_top1.float()])
+
+
+def spread_results(
+    found: torch.Tensor, places: torch.Tensor, labels: torch.Tensor
+) -> FusedCausalLMOutput:
+    """[4, N] results in TRL's [2B, L - 1] layout; labels [2B, L] are -100 outside completions."""
     shape = (labels.shape[0], labels.shape[1] - 1)
     mask = labels[:, 1:] != -100
-    place = functools.partial(scatter_back, places=packed["places"], shape=shape)
-    log_probs = place(log_probs)
+    spread = found.new_zeros(len(OUTPUTS), shape[0] * shape[1]).index_copy(1, places, found)
+    log_probs, entropy, mean_logits, is_top1 = spread.view(len(OUTPUTS), *shape)
     return FusedCausalLMOutput(
         loss=-log_probs.sum() / mask.sum().clamp(min=1),
         log_probs=log_probs,
-        entropy=place(entropy),
-        mean_logits=place(mean_logits),
-        is_top1=place(is_top1),
+        entropy=entropy,
+        mean_logits=mean_logits,
+        is_top1=is_top1 > 0,
         label_mask=mask,
     )
 
@@ -116,22 +150,3 @@ def read_logit_transform(config) -> tuple[float | None, float]:
     if scaling is None:
         return softcap, 1.0
     return softcap, scaling if config.model_type == "hyperclovax" else 1 / scaling
-
-
-def scatter_back(
-    values: torch.Tensor, places: torch.Tensor, shape: tuple[int, int]
-) -> torch.Tensor:
-    """[N] values at `places` of a zero tensor of `shape`; differentiable in `values`."""
-    flat = values.new_zeros(shape[0] * shape[1])
-    return flat.index_put((places,), values).view(shape)
-
-
-def measure_difference(
-    model: torch.nn.Module, batch: dict[str, torch.Tensor], run: Callable
-) -> float:
-    """Mean absolute difference per completion token between packed and stock log-probs."""
-    keys = {name: value for name, value in batch.items() if not name.startswith("packed_")}
-    with torch.no_grad():
-        fast, stock = run(batch), run(keys)
-    mask = batch["completion_mask"][:, 1:].bool()
-    return (fast - stock)[mask].abs().mean().item()

@@ -13,6 +13,9 @@ import torch
 
 SHARED, CHOSEN, REJECTED = 0, 1, 2
 BRANCHES = 3
+WIDTH_STEP = 16  # attention kernels want row widths in multiples of this
+WIDEST_PACKED = 1024  # rows of several pairs grow no wider; attention is quadratic
+ATTENTION_WIDTH = 4096  # width at which attention costs about as much as all linear layers
 
 
 @dataclass(frozen=True)
@@ -45,14 +48,49 @@ def first_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int
     return rows
 
 
+def round_to_bucket(size: int, least: int = 1) -> int:
+    """`size` rounded up to an eighth of its power of two, and to a multiple of `least`."""
+    step = max(least, (1 << (max(size - 1, 1).bit_length() - 1)) // 8)
+    return -(-size // step) * step
+
+
+def choose_rows(
+    lengths: Sequence[int], row_tokens: int, few_shapes: bool
+) -> tuple[list[list[int]], int]:
+    """(pair indices of each row, row width) for pairs of these lengths.
+
+    Args:
+        row_tokens: preferred row length; grows to the longest pair.
+        few_shapes: for CUDA graphs: widths come from a short list, and the one is taken that
+            pads least; `row_tokens` is not used.
+    """
+    longest = max(lengths)
+    if not few_shapes:
+        rows = first_fit_decreasing(lengths, max(row_tokens, longest))
+        return rows, max(sum(lengths[i] for i in row) for row in rows)
+    choices = []
+    width = round_to_bucket(longest, WIDTH_STEP)
+    while not choices or width <= min(WIDEST_PACKED, round_to_bucket(sum(lengths), WIDTH_STEP)):
+        rows = first_fit_decreasing(lengths, width)
+        tokens = round_to_bucket(len(rows)) * width
+        choices.append((tokens * (1 + width / ATTENTION_WIDTH), width, rows))
+        width = round_to_bucket(width + 1, WIDTH_STEP)
+    _, width, rows = min(choices)
+    return rows, width
+
+
 def pack_pairs(
-    pairs: Sequence[PairIds], row_tokens: int, padded_length: int, pad_id: int
+    pairs: Sequence[PairIds],
+    row_tokens: int,
+    padded_length: int,
+    pad_id: int,
+    few_shapes: bool = False,
 ) -> dict[str, torch.Tensor]:
     """Packed tensors of a batch.
 
     Args:
         pairs: B pairs in batch order.
-        row_tokens: preferred row length; grows to the longest pair.
+        row_tokens, few_shapes: see choose_rows.
         padded_length: L, the width of TRL's padded [2B, L] batch.
         pad_id: token id of unused places.
 
@@ -63,9 +101,7 @@ def pack_pairs(
         packed_targets: [N] the predicted token ids.
         packed_places: [N] flat places of the results in TRL's [2B * (L - 1)].
     """
-    capacity = max(row_tokens, max(pair.length for pair in pairs))
-    rows = first_fit_decreasing([pair.length for pair in pairs], capacity)
-    width = max(sum(pairs[i].length for i in row) for row in rows)
+    rows, width = choose_rows([pair.length for pair in pairs], row_tokens, few_shapes)
     packed = Packed(len(rows), width, len(pairs), padded_length, pad_id)
     for row, indices in enumerate(rows):
         packed.start = row * width

@@ -10,11 +10,14 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from trl import DPOTrainer
 
 from fast.collator import PackedPreferenceCollator
-from fast.forward import find_obstacle, install_packed_forward, measure_difference
+from fast.forward import find_obstacle, install_packed_forward
+from fast.fused_layers import fuse_layers, undo_fusion
+from fast.lora_linear import fuse_lora_layers
 from fast.reference import (
     fingerprint_weights,
     read_cached_logps,
@@ -31,13 +34,22 @@ REFERENCE_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
 class PreferenceTrainer(DPOTrainer):
     """DPOTrainer over tokenised pairs; its reference is the adapter switched off."""
 
-    def __init__(self, *, fast_forward: bool, reference_cache: Path, **arguments: Any) -> None:
+    def __init__(
+        self,
+        *,
+        fast_forward: bool,
+        reference_cache: Path,
+        cuda_graphs: bool = True,
+        **arguments: Any,
+    ) -> None:
         """As DPOTrainer; data sets hold prompt_ids, chosen_ids, rejected_ids.
 
         Args:
             fast_forward: pack pairs and compute each prompt once; False is stock TRL.
             reference_cache: folder of cached reference log-probs.
+            cuda_graphs: replay training steps as CUDA graphs where there is a CUDA device.
         """
+        self.cuda_graphs = cuda_graphs
         self.reference_cache = reference_cache
         self.fast_obstacle = None if fast_forward else "fast_forward is off in the config"
         self._weights_fingerprint: str | None = None
@@ -91,6 +103,38 @@ class PreferenceTrainer(DPOTrainer):
                 bar.update(len(chosen))
         return logps[0], logps[1]
 
+    def get_train_dataloader(self) -> DataLoader:
+        """TRL's, with batches left on the host (see keeps_on_host)."""
+        return leave_on_host(super().get_train_dataloader())
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """TRL's, with batches left on the host (see keeps_on_host)."""
+        return leave_on_host(super().get_eval_dataloader(eval_dataset))
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Move a batch to the training device, unless TRL's loss is better off on the host."""
+        return inputs if self.keeps_on_host(inputs) else super()._prepare_inputs(inputs)
+
+    def keeps_on_host(self, inputs: dict[str, Any]) -> bool:
+        """Whether loss and metrics of this batch are computed on the CPU.
+
+        They are a hundred tiny operations and thirteen synchronisations: one copy of the
+        per-token results to the host replaces them all. Not for what TRL itself ties to the
+        device: several processes, the fp16 scaler, ld_alpha and exo_pair.
+        """
+        return (
+            "packed_ids" in inputs
+            and self.accelerator.device.type == "cuda"
+            and self.accelerator.num_processes == 1
+            and not self.args.fp16
+            and self.ld_alpha is None
+            and "exo_pair" not in self.loss_types
+        )
+
+    def training_step(self, *arguments: Any, **options: Any) -> torch.Tensor:
+        """The detached loss, on the training device: Trainer sums it there."""
+        return super().training_step(*arguments, **options).to(self.args.device)
+
     def collate(self, rows: list[dict]) -> dict[str, torch.Tensor]:
         """A batch on the training device."""
         return self._prepare_inputs(self.data_collator(rows))
@@ -103,8 +147,7 @@ class PreferenceTrainer(DPOTrainer):
         model = self.accelerator.unwrap_model(self.model).get_base_model()
         self.fast_obstacle = self.fast_obstacle or find_obstacle(model)
         if self.fast_obstacle is None:
-            install_packed_forward(model)
-            self.fast_obstacle = self.compare_with_stock(dataset)
+            self.fast_obstacle = self.install_fast_forward(model, dataset)
         if self.fast_obstacle and isinstance(self.data_collator, PackedPreferenceCollator):
             print(f"fast forward is off: {self.fast_obstacle}; using TRL's own path")
             self.data_collator = PackedPreferenceCollator.__base__(
@@ -112,22 +155,43 @@ class PreferenceTrainer(DPOTrainer):
                 max_length=self.data_collator.max_length,
             )
 
-    def compare_with_stock(self, dataset: Dataset) -> str | None:
-        """Score two pairs both ways; the reason to fall back when they differ."""
-        batch = self.collate([dataset[i] for i in range(min(2, len(dataset)))])
+    def install_fast_forward(self, model: torch.nn.Module, dataset: Dataset) -> str | None:
+        """Change the model in place; undone, with the reason, when its results change.
 
-        def run(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-            kwargs = {k: v for k, v in inputs.items() if k != "completion_mask"}
-            labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
-            with self.accelerator.autocast():
-                return self.model(**kwargs, labels=labels, fused_lm_head=True).log_probs
-
-        difference = measure_difference(self.model, batch, run)
+        Two pairs are scored before and after.
+        """
+        rows = [dataset[i] for i in range(min(2, len(dataset)))]
+        batch = super()._prepare_inputs(self.data_collator(rows))
+        stock = self.score({k: v for k, v in batch.items() if not k.startswith("packed_")})
+        graphs = self.cuda_graphs and self.accelerator.device.type == "cuda"
+        self.packed_scorer = install_packed_forward(model, graphs)
+        self.data_collator.few_shapes = graphs
+        changed = fuse_lora_layers(model) + fuse_layers(model)
+        mask = batch["completion_mask"][:, 1:].bool()
+        difference = (self.score(batch) - stock)[mask].abs().mean().item()
         full = not (self.args.bf16 or self.args.fp16) and self.model.dtype == torch.float32
         limit = TRUSTED_DIFFERENCE[torch.float32] if full else TRUSTED_DIFFERENCE_16BIT
         if math.isfinite(difference) and difference <= limit:
             return None
+        undo_fusion(changed)
         return f"packed rows differ from TRL's by {difference:.3g} per token on this model"
+
+    @torch.no_grad()
+    def score(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Log-probs of a batch in TRL's layout [2B, L - 1], packed if it has packed tensors."""
+        kwargs = {k: v for k, v in inputs.items() if k != "completion_mask"}
+        labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
+        with self.accelerator.autocast():
+            return self.model(**kwargs, labels=labels, fused_lm_head=True).log_probs
+
+    def train(self, *arguments: Any, **options: Any) -> Any:
+        """Trainer's, with one CPU thread on GPUs: what runs there is a hundred tiny operations."""
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1 if self.accelerator.device.type == "cuda" else threads)
+        try:
+            return super().train(*arguments, **options)
+        finally:
+            torch.set_num_threads(threads)
 
     @torch.no_grad()
     def measure_initial_loss(self) -> float:
@@ -142,3 +206,9 @@ class PreferenceTrainer(DPOTrainer):
         self.loss_types, self.loss_weights = configured
         self._metrics["eval"].clear()
         return loss
+
+
+def leave_on_host(loader: DataLoader) -> DataLoader:
+    """Stop accelerate's loader from moving each tensor of a batch; _prepare_inputs does it."""
+    loader.device = None
+    return loader

@@ -1,0 +1,102 @@
+"""LoRA on a frozen linear layer as one autograd node: y = x W' + s x A' B'.
+
+PEFT's forward clones, scales and adds whole activations around the two small matmuls. Here the
+adapter's product is accumulated by the matmul itself, forward and backward, which removes seven
+passes over every linear layer's output and about half of a step's kernel launches. W may be a
+bitsandbytes 4-bit weight; it is dequantised where it is used and never kept.
+"""
+
+import functools
+
+import bitsandbytes
+import torch
+from bitsandbytes.nn import Linear4bit
+from peft.tuners.lora import LoraLayer
+
+
+def fuse_lora_layers(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """Give every plain LoRA layer of `model` the fused forward; the layers changed.
+
+    Layers with dropout, DoRA and other variants, LoRA biases or several adapters keep PEFT's
+    forward, and so does a fused layer while its adapter is off or merged.
+    """
+    layers = [module for module in model.modules() if is_plain(module)]
+    for layer in layers:
+        layer.forward = functools.partial(forward_fused, layer, layer.forward)
+    return layers
+
+
+def is_plain(module: torch.nn.Module) -> bool:
+    """Whether the module computes exactly W x + s B A x, and is not fused yet."""
+    if not isinstance(module, LoraLayer) or isinstance(module.forward, functools.partial):
+        return False
+    names = list(module.lora_A)
+    base = module.get_base_layer()
+    return (
+        len(names) == 1
+        and module.active_adapters == names
+        and type(base) in (torch.nn.Linear, Linear4bit)
+        and isinstance(module.lora_dropout[names[0]], torch.nn.Identity)
+        and not module.lora_variant
+        and not module.lora_bias[names[0]]
+    )
+
+
+def forward_fused(layer: LoraLayer, stock_forward, x: torch.Tensor, *args, **kwargs):
+    """`layer`'s output [..., out] for x [..., in]; PEFT's own forward for anything unusual."""
+    if layer.disable_adapters or layer.merged or args or kwargs:
+        return stock_forward(x, *args, **kwargs)
+    name = layer.active_adapters[0]
+    dtype = x.dtype
+    if torch.is_autocast_enabled(x.device.type):
+        dtype = torch.get_autocast_dtype(x.device.type)
+    a, b = layer.lora_A[name].weight.to(dtype), layer.lora_B[name].weight.to(dtype)
+    base = layer.get_base_layer()
+    with torch.autocast(x.device.type, enabled=False):
+        return LoraLinear.apply(x.to(dtype), base.weight, base.bias, a, b, layer.scaling[name])
+
+
+class LoraLinear(torch.autograd.Function):
+    """Gradients for x, A and B; the base weight and bias are frozen."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, a, b, scale):
+        """x [..., in], weight [out, in] or 4-bit, a [r, in], b [out, r] -> [..., out]."""
+        rows = x.reshape(-1, x.shape[-1])  # [M, in]
+        low = (rows @ a.t()).mul_(scale)  # [M, r]
+        y = multiply_frozen(rows, weight, bias).addmm_(low, b.t())
+        ctx.save_for_backward(rows, low, a, b)
+        ctx.weight, ctx.scale, ctx.shape = weight, scale, x.shape
+        return y.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx, grad):
+        """grad [..., out] -> gradients of x, a and b."""
+        rows, low, a, b = ctx.saved_tensors
+        grad = grad.reshape(-1, grad.shape[-1])  # [M, out]
+        grad_low = (grad @ b).mul_(ctx.scale)  # [M, r]
+        grad_x = None
+        if ctx.needs_input_grad[0]:
+            weight = read_weight(ctx.weight, grad.dtype)
+            grad_x = (grad @ weight).addmm_(grad_low, a).view(ctx.shape)
+        return grad_x, None, None, grad_low.t() @ rows, grad.t() @ low, None
+
+
+def multiply_frozen(
+    rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    """rows [M, in] times the frozen weight, plus bias: a fresh [M, out]."""
+    bias = None if bias is None else bias.to(rows.dtype)
+    state = getattr(weight, "quant_state", None)
+    if state is None:
+        return torch.nn.functional.linear(rows, weight.to(rows.dtype), bias)
+    return bitsandbytes.matmul_4bit(rows, weight, quant_state=state, bias=bias)
+
+
+def read_weight(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The frozen weight [out, in] in `dtype`; 4-bit weights are dequantised."""
+    state = getattr(weight, "quant_state", None)
+    if state is None:
+        return weight.to(dtype)
+    full = bitsandbytes.functional.dequantize_4bit(weight.data.view(-1, 1), state)
+    return full.view(state.shape).to(dtype)

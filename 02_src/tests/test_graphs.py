@@ -1,0 +1,116 @@
+"""The graph machinery without a GPU: recorded runs are run again, all else is the real code."""
+
+import functools
+
+import pytest
+import torch
+from test_fast import make_rows, make_trainer
+
+from fast.forward import score_packed
+from fast.graphs import GraphedScorer
+from fast.layout import round_to_bucket
+
+
+class FakeGraph:
+    """Runs again what was recorded; like a CUDA graph it reads and writes static tensors."""
+
+    def __init__(self, run) -> None:
+        self.replay = torch.enable_grad()(run)
+
+
+class FakeRecorder:
+    """Records without running, as CUDA does."""
+
+    def record(self, run) -> FakeGraph:
+        return FakeGraph(run)
+
+
+class BrokenRecorder(FakeRecorder):
+    """A device that cannot capture."""
+
+    def record(self, run) -> FakeGraph:
+        raise RuntimeError("operation not permitted when stream is capturing\nmore text")
+
+
+def use_graphs(trainer, recorder) -> GraphedScorer:
+    """Put a GraphedScorer where the packed forward looks for it; tiny models run on the CPU."""
+    model = trainer.model.get_base_model()
+    scorer = trainer.packed_scorer
+    scorer.graphs = True
+    scorer.graphed = GraphedScorer(
+        model, functools.partial(score_packed, model), torch.float32, recorder
+    )
+    trainer.data_collator.few_shapes = True
+    return scorer.graphed
+
+
+def accumulate(trainer, batches: list[list[int]]) -> tuple[list[float], dict[str, torch.Tensor]]:
+    """(loss of each micro-step, summed gradients)."""
+    trainer.model.train()
+    trainer.model.zero_grad()
+    losses = []
+    for rows in batches:
+        loss = trainer.compute_loss(
+            trainer.model, trainer.collate([trainer.train_dataset[i] for i in rows])
+        )
+        loss.backward()
+        losses.append(loss.item())
+    named = trainer.model.named_parameters()
+    return losses, {name: p.grad.clone() for name, p in named if p.requires_grad}
+
+
+def assert_same(found, expected) -> None:
+    """Losses and gradients agree to fp32 rounding."""
+    assert found[0] == pytest.approx(expected[0], rel=1e-5, abs=1e-6)
+    for name, gradient in expected[1].items():
+        assert (found[1][name] - gradient).norm() <= 1e-5 * gradient.norm(), name
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_replayed_steps_accumulate_the_gradients_of_eager_ones(
+    name, checkpointing, tmp_path, tokenizer
+):
+    rows = make_rows(8)
+    eager = make_trainer(tmp_path, name, True, tokenizer, rows, loss_type=["sigmoid", "sft"])
+    graphed = make_trainer(tmp_path, name, True, tokenizer, rows, loss_type=["sigmoid", "sft"])
+    scorer = use_graphs(graphed, FakeRecorder())
+    if checkpointing:
+        graphed.model.gradient_checkpointing_enable({"use_reentrant": False})
+        graphed.model.enable_input_require_grads()
+    batches = [[0, 1, 4], [4, 0, 1], [2, 3], [5, 6, 7], [1, 0, 4]]
+    for _ in range(2):  # the second time every bucket is there, and grads start from None
+        assert_same(accumulate(graphed, batches), accumulate(eager, batches))
+    assert len(scorer.buckets) >= 2
+    assert scorer.failure is None
+
+
+def test_graphs_see_an_optimizer_step(tmp_path, tokenizer):
+    rows = make_rows(6)
+    eager, graphed = (make_trainer(tmp_path, "llama", True, tokenizer, rows) for _ in range(2))
+    use_graphs(graphed, FakeRecorder())
+    batches = [[0, 1, 2], [2, 0, 1]]
+    for trainer in (eager, graphed):
+        accumulate(trainer, batches)
+        with torch.no_grad():
+            for parameter in trainer.model.parameters():
+                if parameter.requires_grad:
+                    parameter.sub_(0.1 * parameter.grad)
+    assert_same(accumulate(graphed, batches), accumulate(eager, batches))
+
+
+def test_a_failed_capture_falls_back_to_eager_and_is_said_once(tmp_path, tokenizer, capsys):
+    rows = make_rows(6)
+    eager, graphed = (make_trainer(tmp_path, "llama", True, tokenizer, rows) for _ in range(2))
+    scorer = use_graphs(graphed, BrokenRecorder())
+    batches = [[0, 1, 2], [2, 0, 1], [3, 4, 5], [5, 3, 4]]
+    assert_same(accumulate(graphed, batches), accumulate(eager, batches))
+    assert capsys.readouterr().out.count("CUDA graphs are off: operation not permitted") == 1
+    assert not scorer.buckets
+
+
+def test_bucket_sizes_pad_by_an_eighth_at_most():
+    sizes = [round_to_bucket(n) for n in range(1, 3000)]
+    assert all(n <= size <= 1.125 * n for n, size in enumerate(sizes, start=1))
+    assert len(set(sizes)) < 90
+    assert round_to_bucket(65, 16) == 80
