@@ -13,6 +13,7 @@ from run_log import RunLog
 from tokenization import tokenize_pairs
 from train_callbacks import LogCallback, StopCallback
 
+REFERENCE_BATCH = 64  # pairs at most; the reference pass also limits tokens
 REFERENCE_CACHE = REPOSITORY / "04_models" / "cache" / "reference"
 
 
@@ -34,6 +35,7 @@ def build_trainer(config: Config, device: Device, model, tokenizer, data: Prefer
         )
     trainer = PreferenceTrainer(
         fast_forward=config.fast_forward,
+        cuda_graphs=config.cuda_graphs,
         reference_cache=REFERENCE_CACHE,
         model=model,
         args=build_arguments(config, device, bool(validation.rows)),
@@ -58,7 +60,7 @@ def build_arguments(config: Config, device: Device, validates: bool):
         max_steps=config.max_steps or -1,
         per_device_train_batch_size=config.per_device_train_batch_size,
         per_device_eval_batch_size=config.eval_batch,
-        precompute_ref_batch_size=max(16, config.per_device_train_batch_size),
+        precompute_ref_batch_size=REFERENCE_BATCH,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         learning_rate=config.learning_rate,
         lr_scheduler_type=config.lr_scheduler_type,
@@ -70,8 +72,10 @@ def build_arguments(config: Config, device: Device, validates: bool):
         bf16=precision.bf16,
         use_cpu=device.kind == "cpu",
         gradient_checkpointing=config.gradient_checkpointing,
+        gradient_checkpointing_kwargs=select_checkpointing(config),
         logging_steps=config.logging_steps,
         logging_first_step=True,
+        logging_nan_inf_filter=False,  # it waits for the device each step, to hide a bad loss
         eval_strategy=evaluates if validates else "no",
         eval_steps=config.eval_steps,
         save_steps=config.save_steps,
@@ -83,6 +87,11 @@ def build_arguments(config: Config, device: Device, validates: bool):
         report_to="none",
         **select_loss(config),
     )
+
+
+def select_checkpointing(config: Config) -> dict:
+    """Options of activation checkpointing: random state is kept only where dropout needs it."""
+    return {"use_reentrant": False, "preserve_rng_state": config.lora_dropout > 0}
 
 
 def select_loss(config: Config) -> dict:
