@@ -134,6 +134,7 @@ class Config(BaseModel):
     ld_alpha: float | None = key(None, "LD-DPO weight past the shared length", ge=0, le=1)
     label_smoothing: float = key(0.0, "for robust and exo_pair", ge=0, lt=0.5)
     fast_forward: bool = key(True, "compute each prompt once per pair; false is stock TRL")
+    cuda_graphs: bool = key(True, "replay training steps as CUDA graphs; needs an NVIDIA GPU")
 
     # Evaluation
     max_new_tokens: int = key(48, "longest generated answer", gt=0, le=4096)

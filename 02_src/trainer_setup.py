@@ -20,6 +20,7 @@ from train_callbacks import (
 )
 from validation_sample import ValidationSample
 
+REFERENCE_BATCH = 64  # pairs at most; the reference pass also limits tokens
 REFERENCE_CACHE = REPOSITORY / "04_models" / "cache" / "reference"
 
 
@@ -46,6 +47,7 @@ def build_trainer(config: Config, device: Device, model, tokenizer, data: Prefer
     callbacks = build_callbacks(config, sample, best)
     trainer = PreferenceTrainer(
         fast_forward=config.fast_forward,
+        cuda_graphs=config.cuda_graphs,
         reference_cache=REFERENCE_CACHE,
         model=model,
         args=build_arguments(config, device, bool(validation.rows), best),
@@ -100,7 +102,7 @@ def build_arguments(config: Config, device: Device, validates: bool, best: str |
         max_steps=config.max_steps or -1,
         per_device_train_batch_size=config.per_device_train_batch_size,
         per_device_eval_batch_size=config.eval_batch,
-        precompute_ref_batch_size=max(16, config.per_device_train_batch_size),
+        precompute_ref_batch_size=REFERENCE_BATCH,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         learning_rate=config.learning_rate,
         lr_scheduler_type=config.lr_scheduler_type,
@@ -112,6 +114,7 @@ def build_arguments(config: Config, device: Device, validates: bool, best: str |
         bf16=precision.bf16,
         use_cpu=device.kind == "cpu",
         gradient_checkpointing=config.gradient_checkpointing,
+        gradient_checkpointing_kwargs=select_checkpointing(config),
         **plan_checkpoints(config, validates, best),
         dataloader_num_workers=config.dataloader_num_workers,
         dataloader_pin_memory=device.kind == "cuda",
@@ -128,7 +131,8 @@ def plan_checkpoints(config: Config, validates: bool, best: str | None) -> dict:
     return {
         "logging_steps": config.logging_steps,
         "logging_first_step": True,
-        "logging_nan_inf_filter": False,  # a loss that is not a number must show
+        # The filter would hide a loss that is not a number, and wait for the device each step.
+        "logging_nan_inf_filter": False,
         "eval_strategy": strategy if validates else "no",
         "eval_steps": config.eval_steps,
         "save_strategy": strategy if best else "steps",
@@ -138,6 +142,11 @@ def plan_checkpoints(config: Config, validates: bool, best: str | None) -> dict:
         "metric_for_best_model": best,
         "greater_is_better": best == "eval_grounding" if best else None,
     }
+
+
+def select_checkpointing(config: Config) -> dict:
+    """Options of activation checkpointing: random state is kept only where dropout needs it."""
+    return {"use_reentrant": False, "preserve_rng_state": config.lora_dropout > 0}
 
 
 def select_loss(config: Config) -> dict:

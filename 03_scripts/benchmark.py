@@ -147,7 +147,11 @@ def make_trainer(job: dict, model, rows: list[dict], folder: str):
         "dataloader_pin_memory": torch.cuda.is_available(),
     }  # fmt: skip
     if ours is not None:
-        arguments |= {"precompute_ref_log_probs": True, "logging_nan_inf_filter": False}
+        arguments |= {
+            "precompute_ref_batch_size": 64,
+            "precompute_ref_log_probs": True,
+            "logging_nan_inf_filter": False,
+        }
     kwargs = {
         "model": model,
         "args": DPOConfig(**{**arguments, **changes}),

@@ -90,10 +90,11 @@ class GraphRecorder:
 
 
 class GraphedScorer:
-    """Scores packed batches by replaying graphs, captured when a shape comes a second time.
+    """Scores packed batches by replaying graphs, captured when no captured shape fits.
 
-    The first batch of a shape runs eagerly: rare shapes are never worth a capture, and the run
-    warms up the kernels. Any failure to capture switches graphs off for good and says so.
+    The very first batch runs eagerly and warms up the kernels. An eager run beside captured
+    graphs would need its memory twice, so later shapes are captured at once. Any failure to
+    capture switches graphs off for good and says so.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class GraphedScorer:
         self.trainable = TrainableCopies(model, dtype)
         self.device = self.trainable.gradient.device
         self.buckets: list[Bucket] = []
-        self.seen: set[tuple[int, int, int]] = set()
+        self.warm = False  # has a batch run eagerly, so that libraries and kernels are set up
         self.failure: str | None = None
         self.staging: HostStaging | None = None
         self.anchor = torch.zeros((), requires_grad=True)
@@ -125,7 +126,7 @@ class GraphedScorer:
         return torch.cat([logps[None, :count], rest[:, :count]])
 
     def find_bucket(self, packed: Packed) -> Bucket | None:
-        """A captured bucket that holds the batch; captured now when the shape came before."""
+        """A captured bucket that holds the batch; captured now when there is none."""
         rows, width = packed["ids"].shape
         count = packed["targets"].shape[0]
         limit = max(SLACK_SHARE * (rows * width + count), rows * width + count + SLACK_TOKENS)
@@ -137,8 +138,8 @@ class GraphedScorer:
         if fitting:
             return min(fitting, key=lambda b: b.cost)
         shape = (round_to_bucket(rows), width, round_to_bucket(count, 32))
-        if shape not in self.seen or len(self.buckets) >= MOST_BUCKETS:
-            self.seen.add(shape)
+        if not self.warm or len(self.buckets) >= MOST_BUCKETS:
+            self.warm = True
             return None
         return self.try_capture(shape)
 

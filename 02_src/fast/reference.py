@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+import xxhash
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -14,8 +15,11 @@ Logps = tuple[torch.Tensor, torch.Tensor]
 
 
 def fingerprint_weights(model: torch.nn.Module) -> str:
-    """sha256 over the frozen base (names, shapes, bytes, 4-bit scales), adapters left out."""
-    digest = hashlib.sha256()
+    """Hash of the frozen base (names, shapes, bytes, 4-bit scales), adapters left out.
+
+    xxh3 because a base holds gigabytes and sha256 takes seconds for them.
+    """
+    digest = xxhash.xxh3_128()
     for name, parameter in model.named_parameters():
         if "lora_" in name:
             continue

@@ -17,6 +17,7 @@ from trl import DPOTrainer
 from fast.collator import PackedPreferenceCollator
 from fast.forward import find_obstacle, install_packed_forward
 from fast.fused_layers import fuse_layers, undo_fusion
+from fast.host_work import light_host_work
 from fast.lora_linear import fuse_lora_layers
 from fast.reference import (
     fingerprint_weights,
@@ -28,6 +29,8 @@ from fast.reference import (
 # Mean difference per token above which packed rows are not trusted; bf16 noise is about 0.01.
 TRUSTED_DIFFERENCE = {torch.float32: 1e-3}
 TRUSTED_DIFFERENCE_16BIT = 0.1
+REFERENCE_TOKENS = 2048  # of a batch of the reference pass; more is not faster
+ID_COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
 REFERENCE_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
 
 
@@ -54,6 +57,7 @@ class PreferenceTrainer(DPOTrainer):
         self.fast_obstacle = None if fast_forward else "fast_forward is off in the config"
         self._weights_fingerprint: str | None = None
         self._fast_ready = False
+        self._trainable: list[torch.nn.Parameter] = []
         if fast_forward:
             arguments["data_collator"] = PackedPreferenceCollator(
                 pad_token_id=arguments["processing_class"].pad_token_id,
@@ -91,12 +95,10 @@ class PreferenceTrainer(DPOTrainer):
         self, dataset: Dataset, name: str, batch_size: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Reference log-probs (chosen [n], rejected [n]); pairs of like length share a batch."""
-        lengths = [len(r["prompt_ids"]) + len(r["chosen_ids"]) for r in dataset]
-        order = sorted(range(len(dataset)), key=lambda i: -lengths[i])
+        lengths = [sum(len(row[name]) for name in ID_COLUMNS) for row in dataset]
         logps = torch.zeros(2, len(dataset))
-        with tqdm(total=len(order), desc=f"reference pass, {name}", unit="pair") as bar:
-            for start in range(0, len(order), batch_size):
-                chosen = order[start : start + batch_size]
+        with tqdm(total=len(lengths), desc=f"reference pass, {name}", unit="pair") as bar:
+            for chosen in split_by_tokens(lengths, REFERENCE_TOKENS, batch_size):
                 batch = self.collate([dataset[i] for i in chosen])
                 found = self.compute_ref_log_probs(self.model, batch)
                 logps[:, chosen] = torch.stack(found).float().cpu()
@@ -133,7 +135,7 @@ class PreferenceTrainer(DPOTrainer):
 
     def training_step(self, *arguments: Any, **options: Any) -> torch.Tensor:
         """The detached loss, on the training device: Trainer sums it there."""
-        return super().training_step(*arguments, **options).to(self.args.device)
+        return super().training_step(*arguments, **options).to(self.args.device, non_blocking=True)
 
     def collate(self, rows: list[dict]) -> dict[str, torch.Tensor]:
         """A batch on the training device."""
@@ -185,13 +187,25 @@ class PreferenceTrainer(DPOTrainer):
             return self.model(**kwargs, labels=labels, fused_lm_head=True).log_probs
 
     def train(self, *arguments: Any, **options: Any) -> Any:
-        """Trainer's, with one CPU thread on GPUs: what runs there is a hundred tiny operations."""
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1 if self.accelerator.device.type == "cuda" else threads)
-        try:
+        """Trainer's, without its walks over all modules; stock TRL when the fast forward is off."""
+        if self.fast_obstacle is not None or self.accelerator.num_processes > 1:
             return super().train(*arguments, **options)
-        finally:
-            torch.set_num_threads(threads)
+        self._trainable = [p for p in self.model.parameters() if p.requires_grad]
+        self._model_size = self.model.num_parameters(exclude_embeddings=True)
+        with light_host_work(self.model, self.accelerator.device.type == "cuda"):
+            return super().train(*arguments, **options)
+
+    def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
+        """Clip to max_grad_norm; the norm before clipping. Looks at trainable parameters only."""
+        if not self._trainable:
+            return super()._clip_grad_norm(model)
+        return self.accelerator.clip_grad_norm_(self._trainable, self.args.max_grad_norm)
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Trainer's estimate, 6 per parameter and token; the parameters are counted once."""
+        if not self._trainable:
+            return super().floating_point_ops(inputs)
+        return 6 * inputs["input_ids"].numel() * self._model_size
 
     @torch.no_grad()
     def measure_initial_loss(self) -> float:
@@ -206,6 +220,19 @@ class PreferenceTrainer(DPOTrainer):
         self.loss_types, self.loss_weights = configured
         self._metrics["eval"].clear()
         return loss
+
+
+def split_by_tokens(lengths: list[int], tokens: int, most: int) -> list[list[int]]:
+    """Indices in batches of like length, longest first: `tokens` each, one to `most` items."""
+    batches: list[list[int]] = []
+    room = 0
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if not batches or room < lengths[index] or len(batches[-1]) >= most:
+            batches.append([])
+            room = tokens
+        batches[-1].append(index)
+        room -= lengths[index]
+    return batches
 
 
 def leave_on_host(loader: DataLoader) -> DataLoader:

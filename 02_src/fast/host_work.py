@@ -1,0 +1,36 @@
+"""Less Python between two launches: what Trainer repeats every step over a thousand modules."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+@contextmanager
+def light_host_work(model: torch.nn.Module, on_gpu: bool) -> Iterator[None]:
+    """Make `model.train()` and `model.zero_grad()` cheap while training.
+
+    Both walk every module or frozen parameter, 5 to 10 ms a call on a LoRA model. On a GPU the
+    CPU gets one thread: it runs a hundred tiny operations, and waking threads costs more.
+    """
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    threads = torch.get_num_threads()
+
+    def train(mode: bool = True) -> torch.nn.Module:
+        return model if model.training == mode else type(model).train(model, mode)
+
+    def zero_grad(set_to_none: bool = True) -> None:
+        for parameter in trainable:
+            if set_to_none:
+                parameter.grad = None
+            elif parameter.grad is not None:
+                parameter.grad.zero_()
+
+    type(model).train(model)
+    model.train, model.zero_grad = train, zero_grad
+    torch.set_num_threads(1 if on_gpu else threads)
+    try:
+        yield
+    finally:
+        del model.train, model.zero_grad
+        torch.set_num_threads(threads)
