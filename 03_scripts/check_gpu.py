@@ -120,6 +120,8 @@ def check_gradients(folder: str, **options) -> dict:
         for name, parameter in trainer.model.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.constant_(parameter, 0.01)
+        if options:  # train() would switch it on
+            trainer.model.gradient_checkpointing_enable(options["gradient_checkpointing_kwargs"])
         steps = []
         for batches in (first, first, later + later):
             steps.append(collect_gradients(trainer, batches))

@@ -5,6 +5,8 @@ Losses and metrics stay TRL's. Seams used: the collator, `_prepare_dataset`,
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from datasets import Dataset
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from trl import DPOTrainer
+from trl.trainer import dpo_trainer
 
 from fast.collator import PackedPreferenceCollator
 from fast.forward import find_obstacle, install_packed_forward
@@ -63,7 +66,8 @@ class PreferenceTrainer(DPOTrainer):
                 pad_token_id=arguments["processing_class"].pad_token_id,
                 max_length=arguments["args"].max_length,
             )
-        super().__init__(**arguments)
+        with without_weight_hash():
+            super().__init__(**arguments)
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
         """The pairs are tokens already: tokenization.tokenize_pairs follows the contract."""
@@ -220,6 +224,20 @@ class PreferenceTrainer(DPOTrainer):
         self.loss_types, self.loss_weights = configured
         self._metrics["eval"].clear()
         return loss
+
+
+@contextmanager
+def without_weight_hash() -> Iterator[None]:
+    """Spare DPOTrainer's sha256 over fp32 copies of all weights; our cache has its own key.
+
+    It only serves TRL's reference cache, which is not used here, and takes 6 s for 1B weights.
+    """
+    stock = dpo_trainer.hash_module
+    dpo_trainer.hash_module = lambda module: "unused"
+    try:
+        yield
+    finally:
+        dpo_trainer.hash_module = stock
 
 
 def split_by_tokens(lengths: list[int], tokens: int, most: int) -> list[list[int]]:
