@@ -11,7 +11,6 @@ over repeats. Time to first step counts from the loaded model, reference pass in
 
 import argparse
 import json
-import random
 import statistics
 import subprocess
 import sys
@@ -20,6 +19,9 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "02_src"))
+
+from benchmark_inputs import load_model, make_model, make_rows, make_tokenizer
+from benchmark_table import make_table
 
 WORKLOADS = {  # name: (prompt tokens, answer tokens, pairs per micro-step, micro-steps)
     "short_1x8": (40, 12, 1, 8),
@@ -49,80 +51,10 @@ VARIANTS = {  # name: (what the table calls it, changes to DPOConfig, changes to
         {"cuda_graphs": False},
     ),
 }
-LLAMA_1B = {
-    "vocab_size": 128256, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16,
-    "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64, "rms_norm_eps": 1e-5,
-    "rope_parameters": {"rope_type": "default", "rope_theta": 500000.0},
-    "tie_word_embeddings": True, "max_position_embeddings": 4096,
-}  # fmt: skip
-HIGHEST_TOKEN = 10_000  # below every vocabulary
-
-
-def make_rows(prompt: int, answer: int, count: int, seed: int) -> list[dict[str, list[int]]]:
-    """Pairs of random token ids; lengths vary by a fifth around prompt and answer."""
-    draw = random.Random(seed)
-
-    def ids(length: int) -> list[int]:
-        length = round(length * draw.uniform(0.8, 1.2))
-        return [draw.randrange(10, HIGHEST_TOKEN) for _ in range(length)]
-
-    return [
-        {"prompt_ids": ids(prompt), "chosen_ids": ids(answer), "rejected_ids": ids(answer)}
-        for _ in range(count)
-    ]
-
-
-def make_model(folder: Path) -> str:
-    """A random model of Llama-3.2-1B's shape, saved in `folder`; its path."""
-    import torch
-    from transformers import AutoModelForCausalLM, LlamaConfig
-
-    torch.manual_seed(0)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    with torch.device(device):
-        model = AutoModelForCausalLM.from_config(LlamaConfig(**LLAMA_1B), dtype=torch.bfloat16)
-    model.save_pretrained(folder)
-    return str(folder)
-
-
-def load_model(path: str, dtype):
-    """The model in 4 bit, frozen, as load_policy makes it."""
-    import torch
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
-
-    from qlora import keep_differentiable
-
-    quantization = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-    )
-    model = AutoModelForCausalLM.from_pretrained(
-        path,
-        dtype=dtype,
-        attn_implementation="sdpa",
-        quantization_config=quantization,
-        device_map={"": "cuda:0" if torch.cuda.is_available() else "cpu"},
-    )
-    keep_differentiable(model)
-    return model.requires_grad_(False)
-
-
-def make_tokenizer():
-    """A tokenizer that only knows its special tokens: rows are token ids already."""
-    from tokenizers import Tokenizer, models
-    from transformers import PreTrainedTokenizerFast
-
-    words = Tokenizer(models.WordLevel({"<pad>": 0, "<eos>": 1}, unk_token="<eos>"))
-    return PreTrainedTokenizerFast(
-        tokenizer_object=words, pad_token="<pad>", eos_token="<eos>", unk_token="<eos>"
-    )
 
 
 def make_trainer(job: dict, model, rows: list[dict], folder: str):
     """TRL's trainer, or ours, over the same rows."""
-    import torch
     from datasets import Dataset
     from peft import LoraConfig
     from trl import DPOConfig, DPOTrainer
@@ -135,6 +67,28 @@ def make_trainer(job: dict, model, rows: list[dict], folder: str):
 
         def _prepare_dataset(self, dataset, *_):
             return dataset
+
+    ours = VARIANTS[job["variant"]][2]
+    kwargs = {
+        "model": model,
+        "args": DPOConfig(**choose_arguments(job, folder)),
+        "train_dataset": Dataset.from_list(rows),
+        "processing_class": make_tokenizer(),
+        "peft_config": LoraConfig(
+            r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"
+        ),
+    }
+    if ours is None:
+        return StockTrainer(**kwargs)
+    cache = Path(folder) / "reference"
+    trainer = PreferenceTrainer(fast_forward=True, reference_cache=cache, **ours, **kwargs)
+    cast_adapter_to_fp32(trainer.model)
+    return trainer
+
+
+def choose_arguments(job: dict, folder: str) -> dict:
+    """DPOConfig's arguments for a variant."""
+    import torch
 
     _, changes, ours = VARIANTS[job["variant"]]
     _, _, batch, accumulation = WORKLOADS[job["workload"]]
@@ -152,21 +106,7 @@ def make_trainer(job: dict, model, rows: list[dict], folder: str):
             "precompute_ref_log_probs": True,
             "logging_nan_inf_filter": False,
         }
-    kwargs = {
-        "model": model,
-        "args": DPOConfig(**{**arguments, **changes}),
-        "train_dataset": Dataset.from_list(rows),
-        "processing_class": make_tokenizer(),
-        "peft_config": LoraConfig(
-            r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"
-        ),
-    }
-    if ours is None:
-        return StockTrainer(**kwargs)
-    cache = Path(folder) / "reference"
-    trainer = PreferenceTrainer(fast_forward=True, reference_cache=cache, **ours, **kwargs)
-    cast_adapter_to_fp32(trainer.model)
-    return trainer
+    return {**arguments, **changes}
 
 
 def is_stock_on_cpu(job: dict) -> bool:
@@ -252,40 +192,6 @@ def run_job(job: dict) -> dict | None:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def make_table(results: list[dict]) -> str:
-    """Markdown: a row for each variant; pairs/s, peak GiB and seconds to the first step."""
-    workloads = [name for name in WORKLOADS if any(r["workload"] == name for r in results)]
-    lines = [
-        "| pairs/s, peak GiB allocated / reserved, s to first step | "
-        + " | ".join(workloads)
-        + " |",
-        "|---" * (len(workloads) + 1) + "|",
-    ]
-    for variant, (title, _, _) in VARIANTS.items():
-        cells = [make_cell([r for r in results if names(r) == (w, variant)]) for w in workloads]
-        if any(cells):
-            lines.append(f"| {title} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def names(result: dict) -> tuple[str, str]:
-    """(workload, variant) of a result."""
-    return result["workload"], result["variant"]
-
-
-def make_cell(runs: list[dict]) -> str:
-    """Medians over repeats."""
-    if not runs:
-        return ""
-    middle = {
-        key: statistics.median(run.get(key, 0) for run in runs)
-        for key in ("pairs_per_s", "peak_gib", "reserved_gib", "first_step_s")
-    }
-    return "{pairs_per_s:.4g}, {peak_gib:.2f} / {reserved_gib:.2f}, {first_step_s:.1f}".format(
-        **middle
-    )
-
-
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="Training speed, stock TRL against ours.")
@@ -322,7 +228,8 @@ def main() -> None:
                         print(json.dumps(result), flush=True)
                         results.append(result)
                         append_line(arguments.json, result)
-    print(make_table(results))
+    titles = {name: title for name, (title, _, _) in VARIANTS.items()}
+    print(make_table(results, list(WORKLOADS), titles))
 
 
 def append_line(file: str | None, result: dict) -> None:
