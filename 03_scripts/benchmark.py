@@ -18,15 +18,102 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmark_setup import (
-    VARIANTS,
-    WORKLOADS,
-    is_stock_on_cpu,
-    load_model,
-    make_model,
-    make_rows,
-    make_trainer,
-)
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "02_src"))
+
+from benchmark_inputs import load_model, make_model, make_rows, make_tokenizer
+from benchmark_table import make_table
+
+WORKLOADS = {  # name: (prompt tokens, answer tokens, pairs per micro-step, micro-steps)
+    "short_1x8": (40, 12, 1, 8),
+    "short_8": (40, 12, 8, 1),
+    "short_32": (40, 12, 32, 1),
+    "long_8": (300, 280, 8, 1),
+}
+VARIANTS = {  # name: (what the table calls it, changes to DPOConfig, changes to PreferenceTrainer)
+    "trl": ("TRL defaults", {}, None),
+    "trl_best": (
+        "TRL, reference precomputed, no checkpointing",
+        {"precompute_ref_log_probs": True, "gradient_checkpointing": False},
+        None,
+    ),
+    "ours": ("fast forward, CUDA graphs", {"gradient_checkpointing": False}, {}),
+    "ours_checkpointing": (
+        "fast forward, CUDA graphs, checkpointing",
+        {
+            "gradient_checkpointing": True,
+            "gradient_checkpointing_kwargs": {"use_reentrant": False, "preserve_rng_state": False},
+        },
+        {},
+    ),
+    "ours_eager": (
+        "fast forward, no graphs",
+        {"gradient_checkpointing": False},
+        {"cuda_graphs": False},
+    ),
+}
+
+
+def make_trainer(job: dict, model, rows: list[dict], folder: str):
+    """TRL's trainer, or ours, over the same rows."""
+    from datasets import Dataset
+    from peft import LoraConfig
+    from trl import DPOConfig, DPOTrainer
+
+    from fast.trainer import PreferenceTrainer
+    from qlora import cast_adapter_to_fp32
+
+    class StockTrainer(DPOTrainer):
+        """DPOTrainer over token ids."""
+
+        def _prepare_dataset(self, dataset, *_):
+            return dataset
+
+    ours = VARIANTS[job["variant"]][2]
+    kwargs = {
+        "model": model,
+        "args": DPOConfig(**choose_arguments(job, folder)),
+        "train_dataset": Dataset.from_list(rows),
+        "processing_class": make_tokenizer(),
+        "peft_config": LoraConfig(
+            r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"
+        ),
+    }
+    if ours is None:
+        return StockTrainer(**kwargs)
+    cache = Path(folder) / "reference"
+    trainer = PreferenceTrainer(fast_forward=True, reference_cache=cache, **ours, **kwargs)
+    cast_adapter_to_fp32(trainer.model)
+    return trainer
+
+
+def choose_arguments(job: dict, folder: str) -> dict:
+    """DPOConfig's arguments for a variant."""
+    import torch
+
+    _, changes, ours = VARIANTS[job["variant"]]
+    _, _, batch, accumulation = WORKLOADS[job["workload"]]
+    arguments = {
+        "output_dir": folder, "max_length": 2048, "max_steps": job["steps"], "report_to": "none",
+        "per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation,
+        "precompute_ref_batch_size": max(16, batch), "learning_rate": 1e-4, "logging_steps": 5,
+        "save_strategy": "no", "disable_tqdm": True, "seed": job["seed"],
+        "bf16": not is_stock_on_cpu(job), "use_cpu": not torch.cuda.is_available(),
+        "dataloader_pin_memory": torch.cuda.is_available(),
+    }  # fmt: skip
+    if ours is not None:
+        arguments |= {
+            "precompute_ref_batch_size": 64,
+            "precompute_ref_log_probs": True,
+            "logging_nan_inf_filter": False,
+        }
+    return {**arguments, **changes}
+
+
+def is_stock_on_cpu(job: dict) -> bool:
+    """TRL's defaults on a CPU are fp32; everything else measured here is bf16."""
+    import torch
+
+    return job["variant"] == "trl" and not torch.cuda.is_available()
 
 
 def measure(job: dict) -> dict:
@@ -105,40 +192,6 @@ def run_job(job: dict) -> dict | None:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def make_table(results: list[dict]) -> str:
-    """Markdown: a row for each variant; pairs/s, peak GiB and seconds to the first step."""
-    workloads = [name for name in WORKLOADS if any(r["workload"] == name for r in results)]
-    lines = [
-        "| pairs/s, peak GiB allocated / reserved, s to first step | "
-        + " | ".join(workloads)
-        + " |",
-        "|---" * (len(workloads) + 1) + "|",
-    ]
-    for variant, (title, _, _) in VARIANTS.items():
-        cells = [make_cell([r for r in results if names(r) == (w, variant)]) for w in workloads]
-        if any(cells):
-            lines.append(f"| {title} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def names(result: dict) -> tuple[str, str]:
-    """(workload, variant) of a result."""
-    return result["workload"], result["variant"]
-
-
-def make_cell(runs: list[dict]) -> str:
-    """Medians over repeats."""
-    if not runs:
-        return ""
-    middle = {
-        key: statistics.median(run.get(key, 0) for run in runs)
-        for key in ("pairs_per_s", "peak_gib", "reserved_gib", "first_step_s")
-    }
-    return "{pairs_per_s:.4g}, {peak_gib:.2f} / {reserved_gib:.2f}, {first_step_s:.1f}".format(
-        **middle
-    )
-
-
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="Training speed, stock TRL against ours.")
@@ -175,7 +228,8 @@ def main() -> None:
                         print(json.dumps(result), flush=True)
                         results.append(result)
                         append_line(arguments.json, result)
-    print(make_table(results))
+    titles = {name: title for name, (title, _, _) in VARIANTS.items()}
+    print(make_table(results, list(WORKLOADS), titles))
 
 
 def append_line(file: str | None, result: dict) -> None:

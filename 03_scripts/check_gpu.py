@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "02_src"))
 
-import benchmark
+import benchmark_inputs
 import torch
 
 TINY = {
@@ -63,7 +63,7 @@ def make_trainer(model, rows: list[dict], folder: str, graphs: bool, **options):
         model=model,
         args=DPOConfig(**arguments),
         train_dataset=Dataset.from_list(rows),
-        processing_class=benchmark.make_tokenizer(),
+        processing_class=benchmark_inputs.make_tokenizer(),
         peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"),
     )
     cast_adapter_to_fp32(trainer.model)
@@ -77,10 +77,10 @@ def read_losses(trainer) -> list[float]:
 
 def check_run(model_path: str, folder: str) -> dict:
     """60 steps in 4 bit: graph and eager losses."""
-    rows = benchmark.make_rows(40, 12, 60 * 8, seed=3)
+    rows = benchmark_inputs.make_rows(40, 12, 60 * 8, seed=3)
     losses = []
     for graphs in (False, True):
-        model = benchmark.load_model(model_path, torch.bfloat16)
+        model = benchmark_inputs.load_model(model_path, torch.bfloat16)
         trainer = make_trainer(model, rows, folder, graphs, max_steps=60, learning_rate=1e-4)
         trainer.train()
         losses.append(read_losses(trainer))
@@ -110,7 +110,9 @@ def collect_gradients(trainer, batches: list[list[int]]) -> dict[str, torch.Tens
 
 def check_gradients(folder: str, **options) -> dict:
     """fp32: gradients accumulated over a mix of eager, captured and replayed batches."""
-    rows = benchmark.make_rows(40, 12, 16, seed=4) + benchmark.make_rows(150, 60, 16, seed=5)
+    rows = benchmark_inputs.make_rows(40, 12, 16, seed=4) + benchmark_inputs.make_rows(
+        150, 60, 16, seed=5
+    )
     draw = random.Random(6)
     first = [list(range(8)), list(range(8, 16))]
     later = [draw.sample(range(32), size) for size in (8, 8, 4, 8, 4)]
@@ -155,7 +157,7 @@ def check_memory(folder: str) -> dict:
             if state.global_step in (250, 500):
                 self.found.append(torch.cuda.memory_allocated() / 2**20)
 
-    rows = benchmark.make_rows(40, 12, 160, seed=7)
+    rows = benchmark_inputs.make_rows(40, 12, 160, seed=7)
     trainer = make_trainer(make_tiny_model(), rows, folder, True, max_steps=500)
     meter = Meter()
     trainer.add_callback(meter)
@@ -172,7 +174,7 @@ def check_memory(folder: str) -> dict:
 
 def check_resume(folder: str) -> dict:
     """20 steps at once, and stopped after 10 and resumed: the last losses agree."""
-    rows = benchmark.make_rows(40, 12, 160, seed=8)
+    rows = benchmark_inputs.make_rows(40, 12, 160, seed=8)
     options = {"max_steps": 20, "save_strategy": "steps", "save_steps": 10}
     whole = make_trainer(make_tiny_model(), rows, folder, True, **options)
     whole.train()
@@ -193,7 +195,7 @@ def main() -> int:
         return 2
     passed = True
     with tempfile.TemporaryDirectory() as folder:
-        model = arguments.model or benchmark.make_model(Path(folder) / "model")
+        model = arguments.model or benchmark_inputs.make_model(Path(folder) / "model")
         for run in (
             lambda: check_gradients(folder + "/a"),
             lambda: check_gradients(folder + "/b", **CHECKPOINTING),

@@ -66,3 +66,16 @@ def write_cached_logps(folder: Path, key: str, logps: Logps) -> None:
     temporary = folder / f".{key}.{os.getpid()}.tmp"
     save_file({"chosen": logps[0].contiguous(), "rejected": logps[1].contiguous()}, temporary)
     os.replace(temporary, folder / f"{key}.safetensors")
+
+
+def split_by_tokens(lengths: list[int], tokens: int, most: int) -> list[list[int]]:
+    """Indices in batches of like length, longest first: `tokens` each, one to `most` items."""
+    batches: list[list[int]] = []
+    room = 0
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if not batches or room < lengths[index] or len(batches[-1]) >= most:
+            batches.append([])
+            room = tokens
+        batches[-1].append(index)
+        room -= lengths[index]
+    return batches

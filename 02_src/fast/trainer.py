@@ -5,8 +5,6 @@ Losses and metrics stay TRL's. Seams used: the collator, `_prepare_dataset`,
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +13,17 @@ from datasets import Dataset
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from trl import DPOTrainer
-from trl.trainer import dpo_trainer
 
 from fast.collator import PackedPreferenceCollator
 from fast.forward import find_obstacle, install_packed_forward
 from fast.fused_layers import fuse_layers, undo_fusion
-from fast.host_work import light_host_work
+from fast.host_work import light_host_work, without_weight_hash
 from fast.lora_linear import fuse_lora_layers
 from fast.reference import (
     fingerprint_weights,
     read_cached_logps,
     reference_key,
+    split_by_tokens,
     write_cached_logps,
 )
 
@@ -224,33 +222,6 @@ class PreferenceTrainer(DPOTrainer):
         self.loss_types, self.loss_weights = configured
         self._metrics["eval"].clear()
         return loss
-
-
-@contextmanager
-def without_weight_hash() -> Iterator[None]:
-    """Spare DPOTrainer's sha256 over fp32 copies of all weights; our cache has its own key.
-
-    It only serves TRL's reference cache, which is not used here, and takes 6 s for 1B weights.
-    """
-    stock = dpo_trainer.hash_module
-    dpo_trainer.hash_module = lambda module: "unused"
-    try:
-        yield
-    finally:
-        dpo_trainer.hash_module = stock
-
-
-def split_by_tokens(lengths: list[int], tokens: int, most: int) -> list[list[int]]:
-    """Indices in batches of like length, longest first: `tokens` each, one to `most` items."""
-    batches: list[list[int]] = []
-    room = 0
-    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if not batches or room < lengths[index] or len(batches[-1]) >= most:
-            batches.append([])
-            room = tokens
-        batches[-1].append(index)
-        room -= lengths[index]
-    return batches
 
 
 def leave_on_host(loader: DataLoader) -> DataLoader:
