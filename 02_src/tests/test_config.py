@@ -118,11 +118,7 @@ CHOICES = (
 )
 FLAGS = (
     "trust_remote_code", "dataset_shuffle", "fp16", "bf16", "gradient_checkpointing",
-<<<<<<< HEAD
-    "load_in_4bit", "bnb_4bit_use_double_quant", "fast_forward", "keep_best",
-=======
-    "load_in_4bit", "bnb_4bit_use_double_quant", "fast_forward", "cuda_graphs",
->>>>>>> fast
+    "load_in_4bit", "bnb_4bit_use_double_quant", "fast_forward", "cuda_graphs", "keep_best",
 )  # fmt: skip
 TEXTS = ("model_name", "dataset_hf", "dataset_split", "template_date", "output_dir", "merged_dir")
 OPTIONAL_TEXTS = ("model_revision", "validation_file", "system_prompt", "chat_template")
