@@ -116,16 +116,13 @@ def is_stock_on_cpu(job: dict) -> bool:
     return job["variant"] == "trl" and not torch.cuda.is_available()
 
 
-def measure(job: dict) -> dict:
-    """Run one variant on one workload; returns its figures."""
+def make_clock():
+    """A callback that notes when each optimizer step was handed to the device, in `ends`."""
     import torch
-    import trl.trainer.dpo_trainer  # noqa: F401  imports are not part of a first step
     from transformers import TrainerCallback
 
-    import fast.trainer  # noqa: F401
-
     class Clock(TrainerCallback):
-        """When each optimizer step was handed to the device; it runs at most one step behind."""
+        """When each optimizer step was handed to the device, which is at most one behind."""
 
         ends: list[float] = []
 
@@ -133,6 +130,16 @@ def measure(job: dict) -> dict:
             if not self.ends and torch.cuda.is_available():
                 torch.cuda.synchronize()
             self.ends.append(time.perf_counter())
+
+    return Clock()
+
+
+def measure(job: dict) -> dict:
+    """Run one variant on one workload; returns its figures."""
+    import torch
+    import trl.trainer.dpo_trainer  # noqa: F401  imports are not part of a first step
+
+    import fast.trainer  # noqa: F401
 
     prompt, answer, batch, accumulation = WORKLOADS[job["workload"]]
     pairs = batch * accumulation
@@ -142,7 +149,7 @@ def measure(job: dict) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         trainer = make_trainer(job, model, rows, folder)
         ready = time.perf_counter()
-        clock = Clock()
+        clock = make_clock()
         trainer.add_callback(clock)
         result = trainer.train()
     ends = clock.ends[job["warmup"] :]
