@@ -1,0 +1,63 @@
+"""Fused layers compute what the layers they replace compute; batches split by tokens."""
+
+import pytest
+import torch
+from test_fast import make_rows, make_trainer
+
+from fast.fused_layers import is_plain_norm, undo_fusion
+from fast.lora_linear import fuse_lora_layers, is_plain
+from fast.reference import split_by_tokens
+
+
+def run(model: torch.nn.Module, ids: torch.Tensor) -> tuple[torch.Tensor, dict]:
+    """(logits, gradients of the adapter) of a forward over `ids`."""
+    model.zero_grad()
+    logits = model(input_ids=ids).logits
+    logits.square().mean().backward()
+    return logits, {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gemma"])
+def test_fused_layers_equal_the_stock_ones(name, tmp_path, tokenizer):
+    trainer = make_trainer(tmp_path, name, True, tokenizer, make_rows(4))
+    model = trainer.model
+    changed = [m for m in model.get_base_model().modules() if "forward" in vars(m)]
+    changed.remove(model.get_base_model())  # TRL's and our forward of the whole model
+    assert len(changed) >= 14
+    ids = torch.arange(1, 21)[None]
+    fused = run(model, ids)
+    undo_fusion(changed)
+    stock = run(model, ids)
+    assert torch.allclose(fused[0], stock[0], rtol=1e-5, atol=1e-6)
+    for key, gradient in stock[1].items():
+        assert (fused[1][key] - gradient).norm() <= 1e-5 * gradient.norm(), key
+
+
+def test_norms_of_another_formula_are_left_alone(tmp_path, tokenizer):
+    model = make_trainer(tmp_path, "gemma", False, tokenizer, make_rows(4)).model
+    norms = [m for m in model.modules() if type(m).__name__.endswith("RMSNorm")]
+    for norm in norms:
+        torch.nn.init.constant_(norm.weight, 0.3)
+    assert norms and not any(is_plain_norm(norm) for norm in norms)
+
+
+def test_dropout_and_switched_off_adapters_keep_pefts_forward(tmp_path, tokenizer):
+    trainer = make_trainer(tmp_path, "llama", False, tokenizer, make_rows(4))
+    layer = next(m for m in trainer.model.modules() if is_plain(m))
+    layer.lora_dropout["default"] = torch.nn.Dropout(0.1)
+    assert not is_plain(layer)
+    model = trainer.model
+    with model.disable_adapter():
+        off = model(input_ids=torch.arange(1, 9)[None]).logits
+    fuse_lora_layers(model)
+    with model.disable_adapter():
+        assert torch.equal(model(input_ids=torch.arange(1, 9)[None]).logits, off)
+
+
+def test_batches_split_by_tokens_hold_everything_once():
+    lengths = [5, 30, 7, 7, 100, 1]
+    batches = split_by_tokens(lengths, 40, 3)
+    assert sorted(i for batch in batches for i in batch) == list(range(6))
+    assert batches[0] == [4]
+    assert all(sum(lengths[i] for i in b) <= 40 or len(b) == 1 for b in batches)
+    assert max(map(len, batches)) <= 3
