@@ -6,17 +6,20 @@ An outcome is three signs: grounded, confused, abstained or invented by its firs
 nothing was asked); ! for a strict answer; + or - for a right or wrong forced choice; else a dot.
 """
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
-from config import Config, show_path, write_text
+from config import Config, resolve_path, show_path, write_text
 from errors import UserError
 from evaluation.figures import keep_first
 from evaluation.report import read_evaluation
 from recipes.goals import count_reached, read_values
-from recipes.plan import UNTRAINED, StudyRun
+from recipes.plan import UNTRAINED, Study, StudyRun, make_run
 
 RUN_FILE, FIGURES_FILE, OUTCOMES_FILE = "run.json", "evaluation.json", "outcomes.json"
 METRICS_FILE = "metrics.jsonl"
@@ -24,6 +27,7 @@ MACHINE_KEYS = (  # say where a run was made, not what it was
     "model_name", "output_dir", "merged_dir", "logging_dir", "gpu", "num_proc",
     "dataloader_num_workers", "generation_batch_size", "per_device_eval_batch_size",
 )  # fmt: skip
+LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes")
 Outcomes = dict[str, dict[str, str]]  # split -> {"DP.1a2b3c": "g!+"}
 
 
@@ -51,9 +55,22 @@ def find_place(out: Path, recipe: str, seed: int | None) -> Path:
 def is_kept(out: Path, run: StudyRun) -> bool:
     """Whether a result of exactly these settings is there."""
     file = find_place(out, run.recipe, run.seed) / RUN_FILE
-    if not file.is_file():
-        return False
-    return json.loads(file.read_text(encoding="utf-8"))["settings"] == describe_settings(run.config)
+    return file.is_file() and not list_differences(read_json(file)["settings"], run.config)
+
+
+def list_differences(settings: dict, config: Config) -> list[str]:
+    """What a kept run's settings say other than `config`; keys newer than the run had defaults."""
+    defaults = Config().model_dump()
+    return [
+        f"{key} is {json.dumps(settings.get(key, defaults[key]))}, not {json.dumps(value)}"
+        for key, value in describe_settings(config).items()
+        if settings.get(key, defaults[key]) != value
+    ]
+
+
+def read_json(file: Path) -> dict:
+    """A JSON file."""
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def keep_run(out: Path, run: StudyRun, folder: Path, metrics: Path, about: dict) -> list[dict]:
@@ -78,9 +95,26 @@ def keep_run(out: Path, run: StudyRun, folder: Path, metrics: Path, about: dict)
         values = read_values(figures["splits"])
         line = {"recipe": name, "seed": seed, **values, "goals_reached": count_reached(values)}
         facts = {"device": report["device"]} | ({} if untrained else about)
-        write_json(place / RUN_FILE, {**facts, "settings": describe_settings(run.config)})
+        origin = describe_origin(run.config)
+        write_json(place / RUN_FILE, {**facts, **origin, "settings": describe_settings(run.config)})
         lines.append({**line, **facts})
     return lines
+
+
+def describe_origin(config: Config) -> dict:
+    """When, with which versions, on which data (sha256 of each file)."""
+    files = [config.dataset_hf, config.validation_file, *config.test_files.values()]
+    return {
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "versions": [f"{name} {version(name)}" for name in LIBRARIES],
+        "data": {name: hash_file(name) for name in files if name and hash_file(name)},
+    }
+
+
+def hash_file(name: str) -> str | None:
+    """sha256 of a data file; None where there is none (a hub data set)."""
+    file = resolve_path(name)
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
 
 
 def write_json(file: Path, value: dict) -> None:
@@ -126,9 +160,33 @@ def read_kept(out: Path) -> list[Kept]:
 
 def read_one(place: Path) -> Kept:
     """One kept run."""
-    about, figures, outcomes = (
-        json.loads((place / name).read_text(encoding="utf-8"))
-        for name in (RUN_FILE, FIGURES_FILE, OUTCOMES_FILE)
-    )
+    names = (RUN_FILE, FIGURES_FILE, OUTCOMES_FILE)
+    about, figures, outcomes = (read_json(place / name) for name in names)
     seed = None if place.name == "untrained" else int(place.name.removeprefix("seed_"))
     return Kept(place.parent.name, seed, about, figures["splits"], outcomes)
+
+
+def check_kept(kept: Sequence[Kept], study: Study) -> list[str]:
+    """Refuse results of other settings or of mixed data; returns files changed since.
+
+    Raises:
+        UserError: a result is not of this study's recipes, or two were made with other data.
+    """
+    data: dict[str, str] = {}
+    for run in kept:
+        place = f"results/{run.recipe}" + ("" if run.seed is None else f"/seed_{run.seed}")
+        if run.seed is not None and (run.recipe, run.seed) not in list_names(study):
+            raise UserError(f"{place}: no such recipe and seed in this study; delete the folder")
+        if run.seed is not None:
+            config = make_run(study, run.recipe, run.seed, {}).config
+            for difference in list_differences(run.about["settings"], config):
+                raise UserError(f"{place}: {difference} as in the recipe; run study.py again")
+        for name, digest in run.about["data"].items():
+            if data.setdefault(name, digest) != digest:
+                raise UserError(f"{place}: made with another {name} than the results before it")
+    return [name for name, digest in data.items() if hash_file(name) != digest]
+
+
+def list_names(study: Study) -> set[tuple[str, int]]:
+    """(recipe, seed) of every run of a study."""
+    return {(name, seed) for name in study.recipes for seed in study.seeds}

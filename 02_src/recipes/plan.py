@@ -31,6 +31,7 @@ class Study(BaseModel):
     """What is compared: every recipe with every seed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    about: str = ""  # what was asked: the report's first paragraph
     base_config: str = "00_configs/quickstart.json"
     shared: dict[str, Any] = {}  # config keys of all recipes
     seeds: list[int] = Field(min_length=1)
