@@ -49,11 +49,11 @@ def parse_arguments() -> argparse.Namespace:
 def run_trials(sweep, trials: int, time_limit: float) -> int:
     """Run until `trials` have ended, each reported; exit code 1 when none has a result."""
     from recipes.sweep_report import write_reports
-    from recipes.trials import count_ended, open_study, run_trial
+    from recipes.trials import list_ended, open_study, run_trial
 
     study = open_study(sweep)
     ends = time.monotonic() + time_limit
-    ended, best = count_ended(study), write_reports(sweep, study)
+    ended, best = len(list_ended(study.trials)), write_reports(sweep, study)
     with tqdm(total=trials, initial=min(ended, trials), desc="sweep", unit="trial") as bar:
         while ended < trials and time.monotonic() < ends:
             tqdm.write(json.dumps(run_trial(sweep, study)), file=sys.stdout)

@@ -13,7 +13,12 @@ from statistics_of_runs import mcnemar_exact
 
 ALPHA = 0.05
 LETTERS = {"grounding": "g", "confusion": "c", "invention": "i"}
-HOLDS, REVERSED, OPEN, UNMEASURED = "holds", "the control is better", "not shown", "not measured"
+HOLDS, REVERSED, OPEN, UNMEASURED = (
+    "holds",
+    "the control is better",
+    "no difference shown",
+    "not measured",
+)
 
 
 @dataclass(frozen=True)

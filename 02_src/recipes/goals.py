@@ -25,16 +25,16 @@ class Goal:
 
 
 GOALS = (
-    Goal("grounding", "taught abbreviations: right expansion", "seen", "grounding", least=0.99),
-    Goal("strict", "... at once and alone", "seen", "strict_grounding", least=0.98),
-    Goal("confusion", "... another field's sense", "seen", "confusion", most=0.0),
+    Goal("grounding", "taught: right expansion", "seen", "grounding", least=0.99),
+    Goal("strict", "taught: right at once and alone", "seen", "strict_grounding", least=0.98),
+    Goal("confusion", "taught: another field's sense", "seen", "confusion", most=0.0),
     Goal("general_said", "general sense, taught: said", "general_seen", "grounding", least=0.99),
     Goal(
         "general_chosen", "general sense, never taught: chosen", "general_unseen", "forced_choice",
         least=0.86,
     ),
     Goal("polysemy", "sense fixed by the context: chosen", "polysemy", "forced_choice", least=0.85),
-    Goal("invents_made_up", "made-up abbreviations: invents", "made_up", "invention", most=0.05),
+    Goal("invents_made_up", "made-up: invents", "made_up", "invention", most=0.05),
     Goal("invents_unseen", "real, never taught: invents", "unseen", "invention", most=0.20),
     Goal("perplexity_ratio", "perplexity / the base's", "drift", "perplexity_ratio", most=1.05),
 )  # fmt: skip

@@ -14,8 +14,6 @@ from config import Config, describe_problem, load_config, read_json_object, show
 from errors import UserError
 
 SAFE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"  # a recipe's name is a folder's name
-RUNS = "04_models/study"
-LOGS = "05_logs/study"
 UNTRAINED = ("base", "base_with_glossary")  # the controls that need no training
 
 
@@ -46,11 +44,6 @@ class StudyRun:
     recipe: str
     seed: int
     config: Config
-
-    @property
-    def name(self) -> str:
-        """The run's folder name."""
-        return f"{self.recipe}-seed{self.seed}"
 
 
 def load_study(file: Path) -> Study:
@@ -90,13 +83,13 @@ def list_runs(study: Study, changes: dict[str, Any], only: list[str] | None) -> 
 
 
 def make_run(study: Study, name: str, seed: int, changes: dict[str, Any]) -> StudyRun:
-    """One run with its checked config."""
-    places = {
-        "output_dir": f"{RUNS}/{name}-seed{seed}", "merged_dir": f"{RUNS}/merged",
-        "logging_dir": LOGS, "seed": seed,
-    }  # fmt: skip
-    overrides = {**study.shared, **study.recipes[name].overrides, **changes, **places}
+    """One run with its checked config; it lies in a folder `study` beside the config's own."""
+    overrides = {**study.shared, **study.recipes[name].overrides, **changes, "seed": seed}
     try:
-        return StudyRun(name, seed, load_config(study.base_config, overrides))
+        config = load_config(study.base_config, overrides)
     except UserError as error:
         raise UserError(f"recipe {name}: {error}") from None
+    folder = Path(config.output_dir).parent / "study" / f"{name}-seed{seed}"
+    logs = Path(config.logging_dir) / "study"
+    places = {"output_dir": folder.as_posix(), "logging_dir": logs.as_posix()}
+    return StudyRun(name, seed, config.model_copy(update=places))

@@ -10,6 +10,7 @@ from config import REPOSITORY, show_path
 
 LAST_LINES = 3  # of a failed stage's output, for the message
 POLL_SECONDS = 1.0
+INTERRUPTED = 130  # how a stage ends that Ctrl-C stopped
 SECONDS_TO_STOP = 120  # a stopped training ends its step and saves
 
 
@@ -33,6 +34,7 @@ def run_stage(
 
     Raises:
         StageFailed: with the last lines of its output.
+        KeyboardInterrupt: Ctrl-C stopped it; what it saved is there.
     """
     command = [sys.executable, str(REPOSITORY / "02_src" / f"{stage}.py"), *arguments]
     environment = {**os.environ, "PYTHONUTF8": "1"}
@@ -48,6 +50,8 @@ def run_stage(
         except KeyboardInterrupt:
             process.wait(SECONDS_TO_STOP)  # it got the same Ctrl-C and saves
             raise
+    if code == INTERRUPTED:
+        raise KeyboardInterrupt
     if code:
         tail = " / ".join(log.read_text(encoding="utf-8").strip().splitlines()[-LAST_LINES:])
         raise StageFailed(f"{stage} ended with {code}, see {show_path(log)}: {tail}")

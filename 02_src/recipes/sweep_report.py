@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from config import SCHEMA_FILE, read_json_object, resolve_path, show_path, write_text
 from evaluation.verdict import percent
 from recipes.search_space import make_overrides
-from recipes.trials import Sweep
+from recipes.trials import Sweep, list_ended
 
 TABLE_FILE, PLOT_FILE, BEST_FILE = "sweep.md", "sweep.png", "best.json"
 
@@ -32,7 +32,7 @@ def write_reports(sweep: Sweep, study: optuna.Study) -> FrozenTrial | None:
 def make_table(sweep: Sweep, trials: Sequence[FrozenTrial]) -> str:
     """Trials as Markdown, the best first."""
     names = list(sweep.space)
-    ended = [t for t in trials if t.state.is_finished()]
+    ended = list_ended(trials)
     order = sorted(ended, key=lambda t: -t.value if t.state == TrialState.COMPLETE else 1)
     heads = ["trial", *names, "validation grounding (95 %)", "perplexity ratio", "seconds"]
     rows = [[str(t.number), *(show(t.params.get(n)) for n in names), *describe(t)] for t in order]
@@ -52,7 +52,7 @@ def describe(trial: FrozenTrial) -> list[str]:
         step = trial.last_step
         return [f"pruned at step {step}, {percent(trial.intermediate_values[step])}", "-", "-"]
     if trial.state != TrialState.COMPLETE:
-        return ["failed" if "error" in trial.user_attrs else "cut off", "-", "-"]
+        return ["failed", "-", "-"]
     found = trial.user_attrs
     interval = f"{percent(found['low'])} to {percent(found['high'])}, n {found['n']}"
     ratio, seconds = f"{found['perplexity_ratio']:.3f}", f"{found['seconds']:.0f}"
@@ -91,7 +91,8 @@ def write_best(sweep: Sweep, best: FrozenTrial) -> Path:
     source = Path(sweep.config_file)
     values = read_json_object(source if source.is_file() else resolve_path(source))
     values |= {**sweep.given, **make_overrides(best.params, sweep.base)}
-    values |= {"output_dir": f"04_models/adapters/{sweep.name}_best"}
+    runs = Path(sweep.base.output_dir).parent
+    values |= {"output_dir": (runs / f"{sweep.name}_best").as_posix()}
     if sweep.folder.drive == SCHEMA_FILE.drive:
         values["$schema"] = Path(os.path.relpath(SCHEMA_FILE, sweep.folder)).as_posix()
     file = sweep.folder / BEST_FILE

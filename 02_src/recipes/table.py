@@ -181,12 +181,13 @@ def tabulate_claims(claims: Sequence[Claim]) -> str:
 
 
 def list_failures(claims: Sequence[Claim], alpha: float) -> str:
-    """Claims that do not hold, a line each."""
-    lines = [
-        f"- {claim.goal.title}, against `{claim.control}`: {claim.judge(alpha)}"
-        for claim in claims
-        if claim.judge(alpha) != HOLDS
-    ]
+    """Claims that do not hold, by control and reason."""
+    failed: dict[tuple[str, str], list[str]] = {}
+    for claim in claims:
+        if claim.judge(alpha) != HOLDS:
+            reason = claim.control, claim.judge(alpha)
+            failed.setdefault(reason, []).append(claim.goal.title)
+    lines = [f"- `{name}`, {why}: {'; '.join(titles)}" for (name, why), titles in failed.items()]
     return "### Claims that fail\n\n" + ("\n".join(lines) or "None.") + "\n"
 
 
@@ -202,9 +203,10 @@ def describe_runs(study: Study, kept: Sequence[Kept]) -> str:
     heads = ("recipe", "seed", "steps", "training", "runs at a time", "device")
     versions = sorted({v for run in kept for v in run.about["versions"]})
     dates = sorted({run.about["date"] for run in kept})
+    made = " to ".join(dict.fromkeys((dates[0], dates[-1])))
     return (
         f"## The runs\n\n{make_table(heads, rows)}\n"
-        f"Made {dates[0]} to {dates[-1]} with {', '.join(versions)}. Every seed of every recipe: "
+        f"Made {made} with {', '.join(versions)}. Every seed of every recipe: "
         f"{', '.join(map(str, study.seeds))}.\n\n## Repeat it\n\n```\n"
         "python 03_scripts/study.py                # runs what has no result, writes this file\n"
         "python 03_scripts/study.py --only table   # this file again, from the kept results\n```\n"

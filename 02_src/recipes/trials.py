@@ -7,7 +7,7 @@ result lies in Optuna's SQLite file; a trial that was cut off goes on with its o
 import json
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,8 +46,9 @@ class Sweep:
 
     def make_config(self, number: int, values: dict[str, Any]) -> Config:
         """The config of trial `number`; its validation file is its test."""
+        runs = Path(self.base.output_dir).parent / self.name
         places = {
-            "output_dir": f"04_models/sweeps/{self.name}/trial_{number}",
+            "output_dir": (runs / f"trial_{number}").as_posix(),
             "logging_dir": str(self.folder),
             "validation_answers": self.answers,
             "test_files": {"validation": self.base.validation_file, "drift": NEUTRAL_FILE},
@@ -175,8 +176,7 @@ def score_trial(figures: dict[str, float]) -> float:
     return figures["grounding"] - drift / (1 + drift) / (2 * figures["n"])
 
 
-def count_ended(study: optuna.Study) -> int:
+def list_ended(trials: Sequence[optuna.trial.FrozenTrial]) -> list[optuna.trial.FrozenTrial]:
     """Trials that ended by themselves; one that was cut off is run again and counts once."""
-    trials = study.get_trials(deepcopy=False)
-    failed = [t for t in trials if t.state == TrialState.FAIL and "error" in t.user_attrs]
-    return len(failed) + sum(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in trials)
+    ends = (TrialState.COMPLETE, TrialState.PRUNED)
+    return [t for t in trials if t.state in ends or "error" in t.user_attrs]
