@@ -148,7 +148,7 @@ def make_watch(trial: Trial, config: Config) -> Callable[[], bool]:
             if value is not None and step not in told:
                 told.add(step)
                 trial.report(value, step)
-        return bool(told) and trial.should_prune()
+        return bool(told and trial.should_prune())
 
     return should_stop
 

@@ -173,12 +173,12 @@ def test_the_committed_study_is_what_its_kept_results_give():
 
 @pytest.fixture(scope="module")
 def recipes_file(tiny_config, tmp_path_factory) -> Path:
-    """A study of the tiny model: one recipe that runs, one that crashes."""
+    """A study of the tiny model: one recipe that runs, one that fails."""
     folder = tmp_path_factory.mktemp("study")
     config = tiny_config("study_base", max_steps=2, validation_answers=0, max_new_tokens=4)
     rows = [make_row(name, PHRASINGS[5]) for name in SENSES]
     shared = {"test_files": {"seen": str(write_rows(folder / "seen.jsonl", rows))}}
-    broken = {"overrides": {"lora_target_modules": ["no_such_layer"]}}
+    broken = {"overrides": {"dataset_hf": "no_such_file.jsonl"}}
     study = {
         "base_config": str(Path(config.logging_dir).parent / "study_base.json"),
         "shared": shared, "seeds": [5], "shipped": "works", "recipes": {"works": {}, "bad": broken},
@@ -193,7 +193,7 @@ def test_a_study_runs_keeps_goes_on_and_survives_a_crash(recipes_file, run_stage
     arguments = ["--recipes", str(recipes_file), "--out", str(out), "--no_controls"]
     done = run_stage("03_scripts/study.py", *arguments, "--jobs", "2")
     lines = {line["recipe"]: line for line in map(json.loads, done.out.splitlines())}
-    assert done.rc == 1 and "no_such_layer" in lines["bad"]["failed"]
+    assert done.rc == 1 and "no_such_file" in lines["bad"]["failed"]
     assert lines["works"]["steps"] == 2 and lines["works"]["grounding"] == 0.0
     place = out / "works" / "seed_5"
     kept = {"run.json", "evaluation.json", "outcomes.json", "metrics.jsonl"}
