@@ -12,6 +12,7 @@ from tiny_run import tiny_config  # noqa: F401
 from config import load_config, log_folder
 from errors import UserError
 from recipes.search_space import DEFAULT_SPACE, check_space, load_space, make_overrides
+from recipes.stage import StageFailed, run_stage
 from recipes.sweep_report import write_reports
 from recipes.trials import (
     STARTUP_TRIALS,
@@ -26,6 +27,12 @@ from run_log import RunLog
 
 QUICKSTART = "00_configs/quickstart.json"
 SPACE = {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}, "lora_r": {"choices": [8, 16]}}
+
+
+@pytest.fixture(name="run_script")
+def rename_run_stage(run_stage):
+    """The fixture that runs a script, beside the function of the same name."""
+    return run_stage
 
 
 @pytest.fixture
@@ -100,6 +107,14 @@ def test_drift_decides_between_equals_and_never_against_an_answer_more():
     assert score(60, 1e6) > score(59, 1.0) and score(60, 1.0) == 60 / 64
 
 
+def test_a_stage_is_stopped_when_asked_and_a_failed_one_says_where_to_look(tmp_path):
+    log = tmp_path / "stage.log"
+    arguments = ["--config", QUICKSTART, "--set", f"output_dir={tmp_path}/run", "--dry_run"]
+    assert run_stage("train_dpo", arguments, log, threads=1, should_stop=lambda: True) is False
+    with pytest.raises(StageFailed, match=r"evaluate_dpo ended with 2, see .*stage.log: error: "):
+        run_stage("evaluate_dpo", ["--run", str(tmp_path)], log)
+
+
 @pytest.mark.parametrize(("grounding", "stops"), [(0.1, True), (0.9, False)])
 def test_a_trial_below_the_median_is_pruned_by_what_training_reports(sweep, grounding, stops):
     study = open_study(sweep)
@@ -159,7 +174,7 @@ def test_reports_put_the_best_first_and_give_a_config_to_train(sweep):
     assert best.output_dir.endswith("runs/trying_best") and best.test_files.keys() >= {"seen"}
 
 
-def test_a_sweep_trains_judges_and_does_nothing_twice(tiny_config, tmp_path, run_stage):
+def test_a_sweep_trains_and_judges_in_processes(tiny_config, tmp_path, run_script):
     config = tiny_config("sweep_base", max_steps=2, validation_answers=0, max_new_tokens=4)
     space = tmp_path / "space.json"
     space.write_text(json.dumps({"learning_rate": {"choices": [1e-3]}}))
@@ -168,11 +183,9 @@ def test_a_sweep_trains_judges_and_does_nothing_twice(tiny_config, tmp_path, run
         "--config", file, "--search", str(space), "--answers", "2", "--set",
         f"logging_dir={tmp_path}", "--set", f"output_dir={tmp_path}/runs/x",
     ]  # fmt: skip
-    done = run_stage("03_scripts/sweep.py", *arguments, "--trials", "1")
+    done = run_script("03_scripts/sweep.py", *arguments, "--trials", "1")
     assert done.rc == 0, done.err
     trial = json.loads(done.out.splitlines()[0])
     assert trial["n"] == 2 and trial["grounding"] == 0.0 and 0.5 < trial["perplexity_ratio"] < 2
     names = {file.name for file in (tmp_path / "sweep" / "trial_0").iterdir()}
     assert names >= {"metrics.jsonl", "config.json", "train.log", "evaluate.log"}
-    again = run_stage("03_scripts/sweep.py", *arguments, "--trials", "2")
-    assert json.loads(again.out.splitlines()[0]) == {"trial": 1, "same_as": 0}
