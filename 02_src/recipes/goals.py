@@ -58,6 +58,7 @@ def read_values(splits: dict, goals: tuple[Goal, ...] = GOALS + MORE) -> dict[st
     return {key: share and round(share["value"], 4) for key, share in found.items()}
 
 
-def count_reached(values: dict[str, float | None]) -> int:
-    """How many goals these figures reach."""
-    return sum(goal.is_reached(values[goal.key]) for goal in GOALS if values[goal.key] is not None)
+def count_reached(splits: dict) -> int:
+    """How many goals the figures of one model reach; what was not measured is not reached."""
+    found = [(goal, read_figure(splits, goal)) for goal in GOALS]
+    return sum(goal.is_reached(share["value"]) for goal, share in found if share)

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from base_models import resolve_model
 from config import Config, resolve_path, show_path, write_text
 from errors import UserError
 from evaluation.figures import keep_first
@@ -27,6 +28,7 @@ MACHINE_KEYS = (  # say where a run was made, not what it was
     "model_name", "output_dir", "merged_dir", "logging_dir", "gpu", "num_proc",
     "dataloader_num_workers", "generation_batch_size", "per_device_eval_batch_size",
 )  # fmt: skip
+MODEL = "base model"
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes")
 Outcomes = dict[str, dict[str, str]]  # split -> {"DP.1a2b3c": "g!+"}
 
@@ -92,8 +94,9 @@ def keep_run(out: Path, run: StudyRun, folder: Path, metrics: Path, about: dict)
         write_json(place / OUTCOMES_FILE, code_outcomes(mine))
         if not untrained:
             write_text(place / METRICS_FILE, metrics.read_text(encoding="utf-8"))
-        values = read_values(figures["splits"])
-        line = {"recipe": name, "seed": seed, **values, "goals_reached": count_reached(values)}
+        splits = figures["splits"]
+        values = read_values(splits)
+        line = {"recipe": name, "seed": seed, **values, "goals_reached": count_reached(splits)}
         facts = {"device": report["device"]} | ({} if untrained else about)
         origin = describe_origin(run.config)
         write_json(place / RUN_FILE, {**facts, **origin, "settings": describe_settings(run.config)})
@@ -107,8 +110,19 @@ def describe_origin(config: Config) -> dict:
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "versions": [f"{name} {version(name)}" for name in LIBRARIES],
+        "model": describe_model(config),
         "data": {name: hash_file(name) for name in files if name and hash_file(name)},
     }
+
+
+def describe_model(config: Config) -> str:
+    """sha256 of the base's weights, the same wherever they lie; a hub id as it is."""
+    digest, found = hashlib.sha256(), False
+    for file in sorted(Path(resolve_model(config).location).glob("*.safetensors")):
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        found = True
+    return digest.hexdigest() if found else config.model_name
 
 
 def hash_file(name: str) -> str | None:
@@ -167,10 +181,10 @@ def read_one(place: Path) -> Kept:
 
 
 def check_kept(kept: Sequence[Kept], study: Study) -> list[str]:
-    """Refuse results of other settings or of mixed data; returns files changed since.
+    """Refuse results of other settings, mixed data or models; returns files changed since.
 
     Raises:
-        UserError: a result is not of this study's recipes, or two were made with other data.
+        UserError: a result is not of this study's recipes, or two were made with other inputs.
     """
     data: dict[str, str] = {}
     for run in kept:
@@ -181,9 +195,10 @@ def check_kept(kept: Sequence[Kept], study: Study) -> list[str]:
             config = make_run(study, run.recipe, run.seed, {}).config
             for difference in list_differences(run.about["settings"], config):
                 raise UserError(f"{place}: {difference} as in the recipe; run study.py again")
-        for name, digest in run.about["data"].items():
+        for name, digest in {**run.about["data"], MODEL: run.about["model"]}.items():
             if data.setdefault(name, digest) != digest:
                 raise UserError(f"{place}: made with another {name} than the results before it")
+    data.pop(MODEL, None)
     return [name for name, digest in data.items() if hash_file(name) != digest]
 
 

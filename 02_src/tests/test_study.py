@@ -36,7 +36,7 @@ def make_kept(recipe: str, seed: int | None, right: str, **values: float) -> Kep
     items = {f"A{i}.0": "g!+" if sign == "+" else "i.-" for i, sign in enumerate(right)}
     about = {
         "device": "a device", "train_seconds": 70.0, "steps": 9, "jobs": 1, "date": "2026-01-02",
-        "versions": ["torch 1"], "data": {}, "settings": {},
+        "versions": ["torch 1"], "data": {}, "model": "m", "settings": {},
     }  # fmt: skip
     return Kept(recipe, seed, about, splits, {"seen": items})
 
@@ -105,7 +105,7 @@ def test_a_goal_is_reached_at_its_bound_and_counts_only_where_measured():
     }
     values = read_values(splits)
     assert values["grounding"] == 0.99 and values["polysemy"] is None
-    assert count_reached(values) == 2
+    assert count_reached(splits) == 2
 
 
 def test_claims_are_judged_seed_by_seed():
@@ -151,6 +151,10 @@ def test_results_of_other_settings_are_refused(study):
     good = make_kept("mine", 1, "+")
     good.about["settings"] = describe_settings(config)
     assert check_kept([good], study) == []
+    other = make_kept("base", None, "+")
+    other.about["model"] = "another"
+    with pytest.raises(UserError, match="results/base: made with another base model"):
+        check_kept([good, other], study)
     good.about["settings"]["lora_r"] = 3
     with pytest.raises(UserError, match=r"results/mine/seed_1: lora_r is 3, not 32"):
         check_kept([good], study)
@@ -196,6 +200,8 @@ def test_a_study_runs_keeps_goes_on_and_survives_a_crash(recipes_file, run_stage
     assert done.rc == 1 and "no_such_file" in lines["bad"]["failed"]
     assert lines["works"]["steps"] == 2 and lines["works"]["grounding"] == 0.0
     place = out / "works" / "seed_5"
+    about = json.loads((place / "run.json").read_text())
+    assert len(about["model"]) == 64 and "model_name" not in about["settings"]
     kept = {"run.json", "evaluation.json", "outcomes.json", "metrics.jsonl"}
     assert {file.name for file in place.iterdir()} == kept
     assert "| `works` | 5 | 2 |" in (out / "STUDY.md").read_text()
