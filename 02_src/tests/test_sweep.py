@@ -77,6 +77,19 @@ def test_a_wrong_search_space_is_refused_with_the_key(tmp_path, space, problem):
         load_space(file)
 
 
+@pytest.mark.parametrize(
+    ("script", "arguments", "problem"),
+    [
+        ("sweep", ["--trials", "0"], "--trials 0: must be 1 or more"),
+        ("sweep", ["--set", "validation_file=null"], "validation_file: a sweep needs one"),
+        ("study", ["--recipes", "none.json"], "none.json: no such"),
+    ],
+)
+def test_scripts_refuse_wrong_usage_in_one_line(run_script, script, arguments, problem):
+    done = run_script(f"03_scripts/{script}.py", *arguments)
+    assert done.rc == 2 and problem in done.err and len(done.err.strip().splitlines()) == 1
+
+
 def test_values_no_config_may_have_are_refused_before_the_first_trial(tmp_path):
     file = tmp_path / "space.json"
     file.write_text(json.dumps({"dpo_beta": {"low": 0.1, "high": 1000.0}}))
