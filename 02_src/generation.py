@@ -5,6 +5,7 @@ from threading import Thread
 
 import torch
 from tqdm.auto import tqdm
+from transformers import StoppingCriteria, TextIteratorStreamer
 
 from prompt_contract import eos_ids, render_text
 from utils.formatting import Message
@@ -63,14 +64,37 @@ def stream_answer(
     model, tokenizer, prompt: list[Message], max_new_tokens: int, temperature: float = 0.0
 ) -> Iterator[str]:
     """Yield one answer piece by piece as it is generated; temperature 0 is greedy."""
-    from transformers import TextIteratorStreamer
-
     streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
+    stop, failures = StopSignal(), []
     options = greedy_options(tokenizer, max_new_tokens)
     if temperature > 0:
         options |= {"do_sample": True, "temperature": temperature}
     inputs = pad_left(tokenizer, [render_text(tokenizer, prompt)]).to(model.device)
-    worker = Thread(target=model.generate, kwargs={**inputs, **options, "streamer": streamer})
+    options |= {"streamer": streamer, "stopping_criteria": [stop]}
+
+    def generate() -> None:
+        try:
+            model.generate(**inputs, **options)
+        except Exception as error:  # handed to the caller, who would wait for ever otherwise
+            failures.append(error)
+            streamer.end()
+
+    worker = Thread(target=generate)
     worker.start()
-    yield from streamer
-    worker.join()
+    try:
+        yield from streamer
+    finally:  # also when the caller stops listening
+        stop.wanted = True
+        worker.join()
+    if failures:
+        raise failures[0]
+
+
+class StopSignal(StoppingCriteria):
+    """Ends a generation whose listener has gone."""
+
+    def __init__(self) -> None:
+        self.wanted = False
+
+    def __call__(self, input_ids, scores, **_) -> torch.Tensor:
+        return torch.full((len(input_ids),), self.wanted, device=input_ids.device)

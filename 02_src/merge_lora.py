@@ -29,6 +29,7 @@ from config import (
 from errors import UserError, run_main
 from hardware import find_device
 from merging.choice import choose_strategy, describe_run, list_strategies, render_report
+from model_card import build_card
 
 REPORT_FILE, TABLE_FILE = "merge_report.json", "merge_report.md"
 PLAN_FILE = "plan.json"
@@ -69,6 +70,7 @@ def merge(
     winner = scratch / report["strategy"]
     write_text(winner / TABLE_FILE, render_report(report))
     write_text(winner / REPORT_FILE, json.dumps(report, indent=2) + "\n")
+    write_text(winner / "README.md", build_card(config, winner, "merged", [], target.name))
     replace_folder(winner, target)
     shutil.rmtree(scratch)
     return target

@@ -134,7 +134,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="What merging a model of this shape costs.")
     parser.add_argument("--shape", choices=sorted(SHAPES), default="1b")
     parser.add_argument("--shard_bytes", type=int, default=2_000_000_000)
-    parser.add_argument("--norm", type=float, default=0.1, help="of the update, over the weight's")
+    parser.add_argument(
+        "--norm", type=float, default=0.025, help="of the update, over the weight's"
+    )
     parser.add_argument("--folder", help="where to build; default: the system's temporary folder")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as scratch:

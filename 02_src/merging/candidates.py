@@ -1,6 +1,5 @@
 """The merged models that compete: written to disk, loaded back, measured."""
 
-import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,7 +54,6 @@ class Candidates:
         write_model_settings(self.base, folder, dtype, ends, pad)
         self.tokenizer.save_pretrained(folder)
         write_contract(self.tokenizer, self.config, folder)
-        shutil.copyfile(self.run_folder / "README.md", folder / "README.md")
         self.written[strategy] = {
             "dtype": dtype,
             "bytes": sum((folder / name).stat().st_size for name in self.layout),
