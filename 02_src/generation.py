@@ -1,6 +1,7 @@
 """Ask a model: batched greedy answers, and answers streamed word by word."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from threading import Thread
 
 import torch
@@ -37,9 +38,26 @@ def generate_answers(
 def generate_batch(model, tokenizer, texts: list[str], max_new_tokens: int) -> list[str]:
     """Greedy answers of one left-padded batch."""
     inputs = pad_left(tokenizer, texts).to(model.device)
-    output = model.generate(**inputs, **greedy_options(tokenizer, max_new_tokens))
+    with contiguous_head_input(model):
+        output = model.generate(**inputs, **greedy_options(tokenizer, max_new_tokens))
     completions = output[:, inputs["input_ids"].shape[1] :]
     return [text.strip() for text in tokenizer.batch_decode(completions, skip_special_tokens=True)]
+
+
+@contextmanager
+def contiguous_head_input(model) -> Iterator[None]:
+    """Copy the last hidden states together before the output head, while generating.
+
+    The prompt's pass hands the head a slice of every sequence. For such an input and a frozen
+    weight, torch copies the weight once per sequence: 4 GiB and 54 s on two cores for 8 sequences
+    and 128,256 x 2048 weights, where the multiplication itself takes 0.1 s.
+    """
+    head = model.get_output_embeddings()
+    hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),))
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def pad_left(tokenizer, texts: list[str]):
@@ -74,7 +92,8 @@ def stream_answer(
 
     def generate() -> None:
         try:
-            model.generate(**inputs, **options)
+            with contiguous_head_input(model):
+                model.generate(**inputs, **options)
         except Exception as error:  # handed to the caller, who would wait for ever otherwise
             failures.append(error)
             streamer.end()

@@ -65,8 +65,13 @@ def merge(
         print(f"already merged: {show_path(target)}")
         return target
     refuse_foreign(target)
-    scratch = open_scratch(target, plan)
-    report = {**plan, **build_candidates(config, run_folder, scratch)}
+    from merging.candidates import Candidates
+
+    strategies = list_strategies(config, config.merge_strategy)
+    scratch = target.with_name(f".{target.name}.merging")
+    candidates = Candidates(config, run_folder, scratch, len(strategies))
+    open_scratch(scratch, target, {**plan, "base": candidates.fingerprint})
+    report = {**plan, **compete(candidates, strategies)}
     winner = scratch / report["strategy"]
     write_text(winner / TABLE_FILE, render_report(report))
     write_text(winner / REPORT_FILE, json.dumps(report, indent=2) + "\n")
@@ -98,7 +103,7 @@ def hash_file(file: Path) -> str:
 
 
 def read_plan(file: Path) -> dict | None:
-    """The plan that a report or an unfinished merge holds; None where there is none."""
+    """The plan that a merge report holds; None where there is none."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
         names = ("format", "adapter_sha256", "contract_sha256", "wanted_strategy")
@@ -115,21 +120,21 @@ def refuse_foreign(target: Path) -> None:
         )
 
 
-def open_scratch(target: Path, plan: dict) -> Path:
-    """The working folder beside the target; shards of an interrupted merge of the same plan stay.
+def open_scratch(scratch: Path, target: Path, plan: dict) -> None:
+    """Prepare the working folder; shards of an interrupted merge of the same plan stay.
 
     A folder set aside by a merge that was killed between its last two renames is put back.
     """
-    scratch, old = target.with_name(f".{target.name}.merging"), set_aside(target)
+    old = set_aside(target)
     if old.is_dir() and not target.exists():
         old.rename(target)
     shutil.rmtree(old, ignore_errors=True)
-    if read_plan(scratch / PLAN_FILE) == plan:
+    file, text = scratch / PLAN_FILE, json.dumps(plan) + "\n"
+    if file.is_file() and file.read_text(encoding="utf-8") == text:
         print(f"going on with {show_path(scratch)}")
-    else:
-        shutil.rmtree(scratch, ignore_errors=True)
-        write_text(scratch / PLAN_FILE, json.dumps(plan) + "\n")
-    return scratch
+        return
+    shutil.rmtree(scratch, ignore_errors=True)
+    write_text(file, text)
 
 
 def set_aside(target: Path) -> Path:
@@ -145,20 +150,16 @@ def replace_folder(folder: Path, target: Path) -> None:
     shutil.rmtree(set_aside(target), ignore_errors=True)
 
 
-def build_candidates(config: Config, run_folder: Path, scratch: Path) -> dict:
+def compete(candidates, strategies: list[str]) -> dict:
     """Merge every strategy to try, measure them, choose; return the report's figures.
 
     Raises:
         UserError: none is close enough to the trained model; the working folder is gone then.
     """
-    from merging.candidates import Candidates
-
-    strategies = list_strategies(config, config.merge_strategy)
-    candidates = Candidates(config, run_folder, scratch, len(strategies))
+    config, scratch = candidates.config, candidates.scratch
     for strategy in strategies:
         candidates.write(strategy)
-    for folder in (scratch / strategy for strategy in strategies):
-        save_config(config, folder)
+        save_config(config, scratch / strategy)
     measured, rest = candidates.measure(strategies)
     try:
         best, reason = choose_strategy(measured, config.merge_max_kl)
@@ -169,7 +170,7 @@ def build_candidates(config: Config, run_folder: Path, scratch: Path) -> dict:
     return {
         "strategy": best,
         "reason": reason,
-        **describe_run(run_folder, config),
+        **describe_run(candidates.run_folder, config),
         **{name: measured[best][name] for name in shown},
         **rest,
         "device": find_device(config).name,

@@ -148,7 +148,8 @@ def measure_perplexity(model, tokenizer, sample: Sample, label: str) -> float | 
     """Perplexity per token on the neutral passages; None without any."""
     if not sample.passages:
         return None
-    found = measure_drift(model, tokenizer, sample.passages, False, f"{label}: neutral text")
+    name = f"{label}: neutral text"
+    found = measure_drift(model, tokenizer, sample.passages, False, name, batch_size=2)
     return math.exp(sum(f["nll"] for f in found) / sum(f["tokens"] for f in found))
 
 
