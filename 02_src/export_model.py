@@ -24,7 +24,7 @@ from model_card import build_card
 
 EXPORTED_FOLDER = "04_models/exported"
 KIND_NAMES = ("f16", "q8_0", "q4_0", "q4_1")
-DEFAULT_KINDS = ("f16", "q8_0", "q4_0")
+DEFAULT_KINDS = KIND_NAMES
 OLLAMA_KIND = "q8_0"  # keeps what was learned; see export_report.md
 REPORT_FILE, TABLE_FILE = "export_report.json", "export_report.md"
 CARRIED = ("prompt_contract.json", "run_config.json", "config.json")
@@ -49,7 +49,7 @@ def export(
     Raises:
         UserError: not a merged Llama, a tokenizer GGUF cannot name, or a broken contract.
     """
-    from exporting.gguf_model import check_family, write_gguf
+    from exporting.gguf_model import check_family
 
     folder = resolve_path(model_folder)
     config = load_run_config(folder)
@@ -62,19 +62,27 @@ def export(
     target = resolve_path(output) if output else resolve_path(EXPORTED_FOLDER) / folder.name
     refuse_foreign(target)
     scratch = target.with_name(f".{target.name}.exporting")
+    fill(scratch, folder, config, kinds, modelfile)
+    if score:
+        write_report(measure(folder, scratch, config), scratch)
+    write_text(scratch / "README.md", build_card(config, scratch, "gguf", [], target.name))
+    shutil.rmtree(target, ignore_errors=True)
+    scratch.rename(target)
+    return target
+
+
+def fill(
+    scratch: Path, folder: Path, config: Config, kinds: Sequence[str], modelfile: bool
+) -> None:
+    """Write settings, Modelfile and every kind's weights into `scratch`, emptied first."""
+    from exporting.gguf_model import write_gguf
+
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     served = OLLAMA_KIND if OLLAMA_KIND in kinds else kinds[-1]
     copy_settings(config, folder, scratch, f"{folder.name}-{served}.gguf", modelfile)
     for kind in kinds:
         write_gguf(folder, scratch / f"{folder.name}-{kind}.gguf", kind)
-    if score:
-        report = measure(folder, scratch, config)
-        write_report(report, scratch)
-    write_text(scratch / "README.md", build_card(config, scratch, "gguf", [], target.name))
-    shutil.rmtree(target, ignore_errors=True)
-    scratch.rename(target)
-    return target
 
 
 def refuse_foreign(target: Path) -> None:

@@ -65,6 +65,11 @@ def merge(
         print(f"already merged: {show_path(target)}")
         return target
     refuse_foreign(target)
+    return carry_out(config, run_folder, target, plan)
+
+
+def carry_out(config: Config, run_folder: Path, target: Path, plan: dict) -> Path:
+    """Merge, measure, and put the chosen model with its reports in place of `target`."""
     from merging.candidates import Candidates
 
     strategies = list_strategies(config, config.merge_strategy)

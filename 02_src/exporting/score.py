@@ -66,4 +66,20 @@ def render_table(report: dict) -> str:
     merged = report["merged_grounding"]["value"]
     if merged is not None:
         lines += ["", f"The merged model grounds {merged:.1%}; kept is a file's share of that."]
+    best = find_best_4bit(report["files"])
+    lines += ["", f"Better 4-bit file: {best}."] if best else []
     return "\n".join([*lines, ""])
+
+
+def find_best_4bit(files: dict[str, dict]) -> str | None:
+    """The 4-bit file that grounds best, then is nearest to the merged model.
+
+    Which of q4_0 and q4_1 that is depends on the base. Weights that once were q4_1 lie on its
+    grid, and a fine-tune smaller than half a step of the grid is rounded away again.
+    """
+    four = [name for name in files if "-q4_" in name]
+    return min(
+        four,
+        key=lambda name: (-(files[name]["grounding"]["value"] or 0), files[name]["mean_kl"]),
+        default=None,
+    )
