@@ -18,6 +18,7 @@ Optimizer = Literal[
     "adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit",
     "adamw_bnb_8bit", "paged_adamw", "sgd",
 ]  # fmt: skip
+MergeStrategy = Literal["auto", "original", "dequantized"]
 Weight = Annotated[float, Field(ge=0)]
 ModuleName = Annotated[str, Field(min_length=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -143,6 +144,15 @@ class Config(BaseModel):
     max_new_tokens: int = key(48, "longest generated answer", gt=0, le=4096)
     eval_limit: int | None = key(None, "items per test split; null is all", gt=0)
     generation_batch_size: int = key(32, "answers generated together", gt=0, le=4096)
+
+    # Merging
+    merge_strategy: MergeStrategy = key(
+        "auto", "original: 16-bit base; dequantized: the 4-bit base; auto: the better one, measured"
+    )
+    merge_max_kl: float = key(
+        0.1, "refuse a merge whose mean KL per token from the trained model is higher", gt=0
+    )
+    merge_samples: int = key(48, "test items a merge or an export is measured on", gt=0, le=4096)
 
     @property
     def losses(self) -> list[str]:

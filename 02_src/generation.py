@@ -1,10 +1,12 @@
 """Ask a model: batched greedy answers, and answers streamed word by word."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from threading import Thread
 
 import torch
 from tqdm.auto import tqdm
+from transformers import StoppingCriteria, TextIteratorStreamer
 
 from prompt_contract import eos_ids, render_text
 from utils.formatting import Message
@@ -36,9 +38,26 @@ def generate_answers(
 def generate_batch(model, tokenizer, texts: list[str], max_new_tokens: int) -> list[str]:
     """Greedy answers of one left-padded batch."""
     inputs = pad_left(tokenizer, texts).to(model.device)
-    output = model.generate(**inputs, **greedy_options(tokenizer, max_new_tokens))
+    with contiguous_head_input(model):
+        output = model.generate(**inputs, **greedy_options(tokenizer, max_new_tokens))
     completions = output[:, inputs["input_ids"].shape[1] :]
     return [text.strip() for text in tokenizer.batch_decode(completions, skip_special_tokens=True)]
+
+
+@contextmanager
+def contiguous_head_input(model) -> Iterator[None]:
+    """Copy the last hidden states together before the output head, while generating.
+
+    The prompt's pass hands the head a slice of every sequence. For such an input and a frozen
+    weight, torch copies the weight once per sequence: 4 GiB and 54 s on two cores for 8 sequences
+    and 128,256 x 2048 weights, where the multiplication itself takes 0.1 s.
+    """
+    head = model.get_output_embeddings()
+    hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),))
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def pad_left(tokenizer, texts: list[str]):
@@ -63,14 +82,38 @@ def stream_answer(
     model, tokenizer, prompt: list[Message], max_new_tokens: int, temperature: float = 0.0
 ) -> Iterator[str]:
     """Yield one answer piece by piece as it is generated; temperature 0 is greedy."""
-    from transformers import TextIteratorStreamer
-
     streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
+    stop, failures = StopSignal(), []
     options = greedy_options(tokenizer, max_new_tokens)
     if temperature > 0:
         options |= {"do_sample": True, "temperature": temperature}
     inputs = pad_left(tokenizer, [render_text(tokenizer, prompt)]).to(model.device)
-    worker = Thread(target=model.generate, kwargs={**inputs, **options, "streamer": streamer})
+    options |= {"streamer": streamer, "stopping_criteria": [stop]}
+
+    def generate() -> None:
+        try:
+            with contiguous_head_input(model):
+                model.generate(**inputs, **options)
+        except Exception as error:  # handed to the caller, who would wait for ever otherwise
+            failures.append(error)
+            streamer.end()
+
+    worker = Thread(target=generate)
     worker.start()
-    yield from streamer
-    worker.join()
+    try:
+        yield from streamer
+    finally:  # also when the caller stops listening
+        stop.wanted = True
+        worker.join()
+    if failures:
+        raise failures[0]
+
+
+class StopSignal(StoppingCriteria):
+    """Ends a generation whose listener has gone."""
+
+    def __init__(self) -> None:
+        self.wanted = False
+
+    def __call__(self, input_ids, scores, **_) -> torch.Tensor:
+        return torch.full((len(input_ids),), self.wanted, device=input_ids.device)

@@ -1,9 +1,13 @@
-"""Merge an adapter into its 16-bit base: a model that plain transformers loads. Runs on CPU.
+"""Merge an adapter into its base: a model that plain transformers loads, and a report on the cost.
 
     python 02_src/merge_lora.py --run 04_models/adapters/quickstart
+    python 02_src/merge_lora.py --run RUN --strategy original --max_kl 0.05
 
-Writes 04_models/merged/<run>/ with model, tokenizer, contract and merge_report.json; the folder
-is complete or absent.
+The adapter was trained on 4-bit weights; merged into 16-bit ones it is another model.
+`original` adds it to the 16-bit base, `dequantized` to the 4-bit weights it was trained on, and
+`auto` measures both and keeps the better one. Weights are merged shard by shard on the CPU.
+Writes 04_models/merged/<run>/ with model, tokenizer, contract, merge_report.json and
+merge_report.md; the folder is complete or absent, and an interrupted merge goes on.
 """
 
 import argparse
@@ -22,109 +26,176 @@ from config import (
     show_path,
     write_text,
 )
-from errors import run_main
+from errors import UserError, run_main
+from hardware import find_device
+from merging.choice import choose_strategy, describe_run, list_strategies, render_report
+from model_card import build_card
 
-REPORT_FILE = "merge_report.json"
-PROBES = ("DP", "ROP", "BOP", "ESP")
+REPORT_FILE, TABLE_FILE = "merge_report.json", "merge_report.md"
+PLAN_FILE = "plan.json"
+FORMAT = 2  # of the merge; raise it when the same inputs would give other weights
 
 
-def merge(run_folder: str | Path, output: str | Path | None = None) -> Path:
+def merge(
+    run_folder: str | Path,
+    output: str | Path | None = None,
+    strategy: str | None = None,
+    max_kl: float | None = None,
+) -> Path:
     """Merge a finished run; return the merged model's folder. A merged run is left as it is.
 
+    Args:
+        run_folder: a finished run.
+        output: folder of the merged model; None: merged_dir/<run>.
+        strategy: auto, original or dequantized; None takes the config's merge_strategy.
+        max_kl: nats per token; None takes the config's merge_max_kl.
+
     Raises:
-        UserError: the run is unfinished, its contract is broken, or the adapter does not fit.
+        UserError: the run is unfinished, its contract or base is not the one of training, the
+            merged model is further from the trained one than max_kl, or the disk is full.
     """
     run_folder = resolve_path(run_folder)
     config = load_run_config(run_folder)
+    given = {"merge_strategy": strategy, "merge_max_kl": max_kl}
+    config = config.model_copy(update={k: v for k, v in given.items() if v is not None})
     target = resolve_path(output) if output else merged_folder(config, run_folder)
     check_adapter_files(run_folder)
-    adapter = hash_adapter(run_folder)
-    if read_merged_adapter(target) == adapter:
+    plan = describe_plan(config, run_folder)
+    if read_plan(target / REPORT_FILE) == plan:
         print(f"already merged: {show_path(target)}")
         return target
+    refuse_foreign(target)
+    return carry_out(config, run_folder, target, plan)
+
+
+def carry_out(config: Config, run_folder: Path, target: Path, plan: dict) -> Path:
+    """Merge, measure, and put the chosen model with its reports in place of `target`."""
+    from merging.candidates import Candidates
+
+    strategies = list_strategies(config, config.merge_strategy)
     scratch = target.with_name(f".{target.name}.merging")
-    shutil.rmtree(scratch, ignore_errors=True)
-    report = {"adapter_sha256": adapter, **write_merged(config, run_folder, scratch)}
-    write_text(scratch / REPORT_FILE, json.dumps(report, indent=2) + "\n")
-    shutil.rmtree(target, ignore_errors=True)
-    scratch.rename(target)
+    candidates = Candidates(config, run_folder, scratch, len(strategies))
+    open_scratch(scratch, target, {**plan, "base": candidates.fingerprint})
+    report = {**plan, **compete(candidates, strategies)}
+    winner = scratch / report["strategy"]
+    write_text(winner / TABLE_FILE, render_report(report))
+    write_text(winner / REPORT_FILE, json.dumps(report, indent=2) + "\n")
+    write_text(winner / "README.md", build_card(config, winner, "merged", [], target.name))
+    replace_folder(winner, target)
+    shutil.rmtree(scratch)
     return target
 
 
-def hash_adapter(run_folder: Path) -> str:
-    """sha256 of the adapter's weights."""
-    with (run_folder / "adapter_model.safetensors").open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def read_merged_adapter(target: Path) -> str | None:
-    """Hash of the adapter a complete merged folder was made from; None where there is none."""
-    try:
-        report = json.loads((target / REPORT_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return report.get("adapter_sha256")
-
-
-def write_merged(config: Config, run_folder: Path, folder: Path) -> dict:
-    """Merge into `folder`; return what was measured: merged against adapter on the same base."""
-    import torch
-    from peft import PeftModel
-    from transformers import AutoTokenizer
-
-    from prompt_contract import check_contract, render_ids, write_contract
-    from trained_models import load_16bit_base, set_generation_tokens
-    from utils.formatting import format_prompt
-
-    tokenizer = AutoTokenizer.from_pretrained(run_folder, local_files_only=True)
-    check_contract(tokenizer, run_folder)
-    base = load_16bit_base(config)
-    model = PeftModel.from_pretrained(base, run_folder).eval()
-    questions = [f"What does {name} stand for in oil and gas?" for name in PROBES]
-    prompts = [render_ids(tokenizer, format_prompt(q)) for q in questions]
-    before = read_next_tokens(model, prompts)
-    merged = model.merge_and_unload()
-    after = read_next_tokens(merged, prompts)
-    set_generation_tokens(merged, tokenizer)
-    merged.config.use_cache = True
-    merged.save_pretrained(folder, safe_serialization=True)
-    tokenizer.save_pretrained(folder)
-    write_contract(tokenizer, config, folder)
-    save_config(config, folder)
-    shutil.copyfile(run_folder / "README.md", folder / "README.md")
+def describe_plan(config: Config, run_folder: Path) -> dict:
+    """What decides a merge's outcome; the same plan is not carried out twice."""
     return {
-        "strategy": "original",
-        "dtype": str(merged.dtype).removeprefix("torch."),
-        "adapter": show_path(run_folder),
-        "top1_agreement": (before.argmax(-1) == after.argmax(-1)).float().mean().item(),
-        "largest_logit_difference": (before - after).abs().max().item(),
-        "mean_kl": torch.nn.functional.kl_div(
-            after.log_softmax(-1), before.log_softmax(-1), log_target=True, reduction="batchmean"
-        ).item(),
+        "format": FORMAT,
+        "adapter_sha256": hash_file(run_folder / "adapter_model.safetensors"),
+        "contract_sha256": hash_file(run_folder / "prompt_contract.json"),
+        "wanted_strategy": config.merge_strategy,
+        "merge_max_kl": config.merge_max_kl,
+        "merge_samples": config.merge_samples,
     }
 
 
-def read_next_tokens(model, prompts: list[list[int]]):
-    """Next-token logits [prompts, V] in fp32."""
-    import torch
+def hash_file(file: Path) -> str:
+    """sha256 of a file of the run; UserError when it is missing."""
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise UserError(f"{show_path(file)}: missing; train again, or copy it back") from None
 
-    with torch.inference_mode():
-        rows = [model(input_ids=torch.tensor([ids])).logits[0, -1].float() for ids in prompts]
-    return torch.stack(rows)
+
+def read_plan(file: Path) -> dict | None:
+    """The plan that a merge report holds; None where there is none."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        names = ("format", "adapter_sha256", "contract_sha256", "wanted_strategy")
+        return {name: found[name] for name in (*names, "merge_max_kl", "merge_samples")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def refuse_foreign(target: Path) -> None:
+    """UserError when the target is a folder that no merge has written: it would be replaced."""
+    if target.is_dir() and any(target.iterdir()) and not (target / REPORT_FILE).is_file():
+        raise UserError(
+            f"{show_path(target)}: holds files that no merge wrote; give another --output"
+        )
+
+
+def open_scratch(scratch: Path, target: Path, plan: dict) -> None:
+    """Prepare the working folder; shards of an interrupted merge of the same plan stay.
+
+    A folder set aside by a merge that was killed between its last two renames is put back.
+    """
+    old = set_aside(target)
+    if old.is_dir() and not target.exists():
+        old.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+    file, text = scratch / PLAN_FILE, json.dumps(plan) + "\n"
+    if file.is_file() and file.read_text(encoding="utf-8") == text:
+        print(f"going on with {show_path(scratch)}")
+        return
+    shutil.rmtree(scratch, ignore_errors=True)
+    write_text(file, text)
+
+
+def set_aside(target: Path) -> Path:
+    """Where the target's earlier folder waits while the new one takes its place."""
+    return target.with_name(f".{target.name}.replaced")
+
+
+def replace_folder(folder: Path, target: Path) -> None:
+    """Rename `folder` to `target`; an earlier target is deleted after that, never before."""
+    if target.is_dir():
+        target.rename(set_aside(target))
+    folder.rename(target)
+    shutil.rmtree(set_aside(target), ignore_errors=True)
+
+
+def compete(candidates, strategies: list[str]) -> dict:
+    """Merge every strategy to try, measure them, choose; return the report's figures.
+
+    Raises:
+        UserError: none is close enough to the trained model; the working folder is gone then.
+    """
+    config, scratch = candidates.config, candidates.scratch
+    for strategy in strategies:
+        candidates.write(strategy)
+        save_config(config, scratch / strategy)
+    measured, rest = candidates.measure(strategies)
+    try:
+        best, reason = choose_strategy(measured, config.merge_max_kl)
+    except UserError:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    shown = ("mean_kl", "top1_agreement", "largest_logit_difference")
+    return {
+        "strategy": best,
+        "reason": reason,
+        **describe_run(candidates.run_folder, config),
+        **{name: measured[best][name] for name in shown},
+        **rest,
+        "device": find_device(config).name,
+        "strategies": measured,
+    }
 
 
 def main() -> int:
     """Parse, merge, print."""
-    parser = argparse.ArgumentParser(description="Merge an adapter into its 16-bit base.")
+    parser = argparse.ArgumentParser(description="Merge an adapter into its base.")
     parser.add_argument("--run", required=True, help="run folder")
     parser.add_argument("--output", help="folder of the merged model")
+    parser.add_argument("--strategy", choices=("auto", "original", "dequantized"))
+    parser.add_argument("--max_kl", type=float, help="instead of the config's merge_max_kl")
     arguments = parser.parse_args()
-    folder = merge(arguments.run, arguments.output)
-    report = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
-    print(
-        f"merged model: {show_path(folder)} ({report['dtype']}); against the adapter on the same "
-        f"base: mean KL {report['mean_kl']:.2g}, top-1 agreement {report['top1_agreement']:.0%}"
-    )
+    if arguments.max_kl is not None and not arguments.max_kl > 0:
+        raise UserError(f"--max_kl {arguments.max_kl}: must be > 0")
+    folder = merge(arguments.run, arguments.output, arguments.strategy, arguments.max_kl)
+    print((folder / TABLE_FILE).read_text(encoding="utf-8"))
+    print(f"merged model: {show_path(folder)}")
     return 0
 
 

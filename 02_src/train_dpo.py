@@ -97,7 +97,8 @@ def check_initial_loss(trainer) -> float:
 
 
 def save_run(trainer, config: Config, run: Run) -> None:
-    """Write adapter, tokenizer, contract, config and card; the summary last."""
+    """Write adapter, tokenizer, contract, base fingerprint and card; the summary last."""
+    from merging.base_identity import write_identity
     from model_card import write_model_card
     from prompt_contract import write_contract
 
@@ -106,6 +107,7 @@ def save_run(trainer, config: Config, run: Run) -> None:
     trainer.model.save_pretrained(scratch, safe_serialization=True)
     trainer.processing_class.save_pretrained(scratch)
     write_contract(trainer.processing_class, config, scratch)
+    write_identity(config, scratch)
     write_model_card(config, scratch, read_metrics(run.log_folder))
     for file in scratch.iterdir():
         file.replace(run.folder / file.name)

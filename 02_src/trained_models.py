@@ -1,18 +1,23 @@
-"""Load what training and merging left: an adapter on its base, the 16-bit base, a merged model."""
+"""Load what training left: an adapter on its base, a merged model, an exported GGUF."""
 
 from pathlib import Path
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GgufConfig,
+    PreTrainedModel,
+)
 from transformers.utils import logging as transformers_logging
 
-from base_models import readable_hub_errors, resolve_model
 from checkpoints import check_adapter_files
 from config import Config, load_run_config, show_path
 from errors import UserError
 from hardware import Device
-from prompt_contract import check_contract, eos_ids
+from prompt_contract import CONTRACT_FILE, check_contract
 from qlora import load_base
 
 
@@ -30,16 +35,6 @@ def load_adapter(run_folder: Path, device: Device) -> tuple[PeftModel, object, C
     base = load_base(config, device)
     model = PeftModel.from_pretrained(base, run_folder, autocast_adapter_dtype=False)
     return model.eval(), tokenizer, config
-
-
-def load_16bit_base(config: Config) -> PreTrainedModel:
-    """The base in 16 bit on the CPU, for merging."""
-    source = resolve_model(config)
-    transformers_logging.disable_progress_bar()
-    with readable_hub_errors(source):
-        return AutoModelForCausalLM.from_pretrained(
-            source.location, dtype=torch.bfloat16, device_map="cpu", **source.load_options()
-        )
 
 
 def load_merged(folder: Path, device: Device) -> tuple[PreTrainedModel, object]:
@@ -64,7 +59,31 @@ def load_merged(folder: Path, device: Device) -> tuple[PreTrainedModel, object]:
     return model.eval(), tokenizer
 
 
-def set_generation_tokens(model, tokenizer) -> None:
-    """Make generate() stop where the contract says an answer ends."""
-    model.generation_config.eos_token_id = eos_ids(tokenizer)
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
+def load_gguf(file: Path, device: Device) -> tuple[PreTrainedModel, object]:
+    """An exported .gguf, dequantised, with the tokenizer that the file itself carries.
+
+    The model's settings come from the config.json beside it: transformers' GGUF reader leaves
+    out Llama-3.1's RoPE scaling.
+
+    Raises:
+        UserError: the file is no GGUF this toolkit exported, or its tokens differ from training's.
+    """
+    if not (file.is_file() and (file.parent / CONTRACT_FILE).is_file()):
+        raise UserError(
+            f"{show_path(file)}: no GGUF with a {CONTRACT_FILE} beside it; make one with: "
+            "python 02_src/export_model.py --model MERGED_FOLDER"
+        )
+    options = {"gguf_file": file.name, "local_files_only": True}
+    tokenizer = AutoTokenizer.from_pretrained(file.parent, **options)
+    contract = check_contract(tokenizer, file.parent)
+    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(contract["eos_ids"][0])
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(contract["pad_id"])
+    transformers_logging.disable_progress_bar()
+    model = AutoModelForCausalLM.from_pretrained(
+        file.parent,
+        config=AutoConfig.from_pretrained(file.parent, local_files_only=True),
+        quantization_config=GgufConfig(dequantize=True),
+        dtype=torch.bfloat16 if device.bf16 else torch.float32,
+        **options,
+    )
+    return model.to("cuda:0" if device.kind == "cuda" else device.kind).eval(), tokenizer

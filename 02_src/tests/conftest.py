@@ -22,6 +22,7 @@ TEST_ENVIRONMENT = {
 os.environ.update(TEST_ENVIRONMENT)
 
 import pytest  # noqa: E402
+from merge_run import make_run, tiny_merged  # noqa: E402, F401
 from small_run import small_config  # noqa: E402, F401
 
 from base_models import fetch_embedded  # noqa: E402

@@ -106,6 +106,8 @@ BOUNDS = (
     ("max_new_tokens", [1, 4096], [0, 4097]),
     ("eval_limit", [None, 1], [0]),
     ("generation_batch_size", [1, 4096], [0, 4097]),
+    ("merge_max_kl", [0.001, 10.0], [0, float("inf")]),
+    ("merge_samples", [1, 4096], [0, 4097]),
 )
 CHOICES = (
     ("device", ["auto", "cpu", "cuda", "mps"]),
@@ -113,6 +115,7 @@ CHOICES = (
     ("lr_scheduler_type", ["linear", "cosine", "constant", "constant_with_warmup"]),
     ("optim", ["adamw_torch", "adamw_torch_fused", "paged_adamw_8bit", "sgd"]),
     ("bnb_4bit_quant_type", ["nf4", "fp4"]),
+    ("merge_strategy", ["auto", "original", "dequantized"]),
     ("bnb_4bit_compute_dtype", ["auto", "float16", "bfloat16", "float32"]),
     ("loss_type", [name for name in LOSS_TYPES if name != "exo_pair"]),
 )

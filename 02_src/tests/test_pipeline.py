@@ -108,7 +108,9 @@ def test_the_merged_model_answers_through_plain_transformers_and_the_scripts(tra
     done = run_stage("02_src/merge_lora.py", "--run", config["output_dir"], threads=2)
     assert done.rc == 0, done.err
     merged = Path(config["merged_dir"]) / "small"
-    assert json.loads((merged / "merge_report.json").read_text())["top1_agreement"] == 1.0
+    report = json.loads((merged / "merge_report.json").read_text())
+    assert report["top1_agreement"] >= 0.9 and len(report["strategies"]) == 2
+    assert report["strategies"][report["strategy"]]["grounding"]["value"] >= 0.75
     again = run_stage("02_src/merge_lora.py", "--run", config["output_dir"], threads=2)
     assert "already merged" in again.out
     assert "Dynamic Positioning" in ask_plainly(merged, UNSEEN.format("DP"))

@@ -1,0 +1,1 @@
+"""Exporting a merged model: GGUF files, and an Ollama Modelfile that renders the contract."""
