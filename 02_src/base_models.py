@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 
 from config import REPOSITORY, Config, resolve_path, show_path
 from errors import UserError
+from safe_files import publish_folder, remove_abandoned
 from secrets_file import find_token
 
 BASE_FOLDER = REPOSITORY / "04_models" / "base"
@@ -103,6 +104,7 @@ def fetch_embedded(name: str) -> Path:
     if (folder / "model.safetensors").is_file():
         return folder
     BASE_FOLDER.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(BASE_FOLDER, (".fetch-", ".convert-"))
     with tempfile.TemporaryDirectory(dir=BASE_FOLDER, prefix=".fetch-") as scratch:
         gguf = download_embedded(EMBEDDED[name], Path(scratch))
         convert_gguf(gguf, folder)
@@ -170,9 +172,7 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
         target = Path(scratch) / folder.name
         model.save_pretrained(target)
         tokenizer.save_pretrained(target)
-        if folder.exists():
-            shutil.rmtree(folder)
-        target.rename(folder)
+        publish_folder(target, folder)
 
 
 def load_tokenizer(source: ModelSource):

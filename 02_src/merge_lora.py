@@ -12,6 +12,7 @@ import json
 import shutil
 from pathlib import Path
 
+import errors  # first: from here on Ctrl-C is one line
 from checkpoints import check_adapter_files
 from config import (
     Config,
@@ -22,7 +23,6 @@ from config import (
     show_path,
     write_text,
 )
-from errors import run_main
 
 REPORT_FILE = "merge_report.json"
 PROBES = ("DP", "ROP", "BOP", "ESP")
@@ -129,4 +129,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    errors.run_main(main)

@@ -13,8 +13,9 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import errors  # first: from here on Ctrl-C is one line
 from config import load_config, load_run_config, resolve_path, show_path
-from errors import UserError, run_main
+from errors import UserError, escape_controls
 from hardware import find_device
 from utils.formatting import Message, format_prompt
 
@@ -84,7 +85,7 @@ def print_answer(chat: Chat, prompt: list[Message]) -> str:
     """Print an answer as it comes; return it."""
     pieces = []
     for piece in chat.ask(prompt):
-        print(piece, end="", flush=True)
+        print(escape_controls(piece), end="", flush=True)
         pieces.append(piece)
     print()
     return "".join(pieces).strip()
@@ -148,4 +149,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    errors.run_main(main)

@@ -5,12 +5,13 @@ Needs no torch; readers (monitor, notebook, quickstart) use it too.
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from config import show_path
+from config import show_path, write_text
 from errors import UserError
 
 METRICS_FILE = "metrics.jsonl"
@@ -47,7 +48,7 @@ class RunLog:
             return
         kept = [record for record in records if record.get("step", 0) <= step]
         text = "".join(json.dumps(record) + "\n" for record in kept)
-        (self.folder / METRICS_FILE).write_text(text, encoding="utf-8")
+        write_text(self.folder / METRICS_FILE, text)
 
 
 def is_bad_number(value: Any) -> bool:
@@ -112,7 +113,9 @@ def plot_curves(folder: Path) -> Path:
     for axes, (title, names, label) in zip(figure.subplots(2, 2).flat, panels, strict=True):
         draw_panel(axes, records, title, names, label)
     target = folder / CURVES_FILE
-    figure.savefig(target, dpi=110)
+    temporary = folder / f".{CURVES_FILE}.tmp"
+    figure.savefig(temporary, format="png", dpi=110)
+    os.replace(temporary, target)
     return target
 
 

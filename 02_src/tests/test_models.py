@@ -451,7 +451,7 @@ def test_pickled_adapter_is_refused_even_beside_safetensors(tmp_path, name):
     for file in ("adapter_model.safetensors", "adapter_config.json", name):
         (tmp_path / file).write_bytes(b"")
     text = refuse(check_adapter_files, tmp_path)
-    assert text.startswith(f"{tmp_path / name}: pickled weights can run code")
+    assert text.startswith(f"{tmp_path / name}: a file of this kind can run code")
 
 
 @pytest.mark.parametrize("missing", ["adapter_model.safetensors", "adapter_config.json"])
