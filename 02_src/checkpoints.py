@@ -94,7 +94,7 @@ def check_state_files(folder: Path) -> None:
         UserError: a file asks for something else to be built, which would run code.
     """
     import torch
-    from transformers.trainer_utils import safe_globals
+    from transformers.trainer_pt_utils import safe_globals
 
     for path in sorted(folder.iterdir()):
         if not STATE_FILE.fullmatch(path.name):
