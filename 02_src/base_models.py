@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 
 from config import REPOSITORY, Config, resolve_path, show_path
 from errors import UserError
+from gguf_header import check_gguf
 from safe_files import publish_folder, remove_abandoned
 from secrets_file import find_token
 
@@ -89,6 +90,11 @@ def check_model_folder(path: Path) -> None:
         )
     if not (path / "config.json").is_file():
         raise UserError(f"model_name: {show_path(path)} holds no config.json; not a model folder")
+    if not any(path.glob("*.safetensors")):
+        raise UserError(
+            f"model_name: {show_path(path)} cannot be loaded: it holds no safetensors weights; "
+            "pickled ones can run code and are never loaded"
+        )
 
 
 def fetch_embedded(name: str) -> Path:
@@ -136,6 +142,7 @@ def convert_gguf_once(path: Path) -> Path:
     """Folder with the dequantised safetensors of a .gguf file, keyed by size and name."""
     if not path.is_file():
         raise UserError(f"model_name: {show_path(path)}: no such file")
+    check_gguf(path)
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()[:12]
     folder = BASE_FOLDER / f"{path.stem}-{digest}"

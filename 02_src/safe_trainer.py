@@ -61,6 +61,14 @@ class SafeTrainer(PreferenceTrainer):
         super().__init__(**arguments)
         self._batches: deque = deque(maxlen=2 * self.args.gradient_accumulation_steps)
 
+    def train(self, *arguments: Any, **options: Any) -> Any:
+        """Trainer's; bars are closed also where it fails, or the error would share their line."""
+        try:
+            return super().train(*arguments, **options)
+        finally:
+            for bar in list(tqdm._instances):
+                bar.close()
+
     # Checkpoints
 
     def _get_output_dir(self, trial: Any) -> str:

@@ -38,8 +38,9 @@ def load_16bit_base(config: Config) -> PreTrainedModel:
     transformers_logging.disable_progress_bar()
     with readable_hub_errors(source):
         return AutoModelForCausalLM.from_pretrained(
-            source.location, dtype=torch.bfloat16, device_map="cpu", **source.load_options()
-        )
+            source.location, dtype=torch.bfloat16, device_map="cpu", use_safetensors=True,
+            **source.load_options(),
+        )  # fmt: skip
 
 
 def load_merged(folder: Path, device: Device) -> tuple[PreTrainedModel, object]:
@@ -58,7 +59,7 @@ def load_merged(folder: Path, device: Device) -> tuple[PreTrainedModel, object]:
     dtype = torch.bfloat16 if device.bf16 else torch.float32
     transformers_logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, local_files_only=True,
+        folder, dtype=dtype, local_files_only=True, use_safetensors=True,
         device_map={"": "cuda:0" if device.kind == "cuda" else device.kind},
     )  # fmt: skip
     return model.eval(), tokenizer
