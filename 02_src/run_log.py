@@ -7,6 +7,7 @@ import json
 import math
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -60,12 +61,11 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """Records of a run's metrics.jsonl so far; a half-written last line is left out."""
     file = folder / METRICS_FILE
     records = []
-    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
-        try:
+    text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+    for line in text.splitlines():
+        with suppress(ValueError, RecursionError):
             records.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return records
+    return [record for record in records if isinstance(record, dict)]
 
 
 def select_series(records: Sequence[dict], name: str) -> tuple[list[int], list[float]]:

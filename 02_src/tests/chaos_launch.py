@@ -48,7 +48,7 @@ class Started:
 class Launcher:
     """Starts one stage at a time, from a copy of the sources."""
 
-    def __init__(self, folder: Path, forked: bool) -> None:
+    def __init__(self, folder: Path, forked: bool, extra: dict[str, str] | None = None) -> None:
         self.folder, self.forked = folder, forked
         self.count = 0
         self.unread = ""
@@ -57,6 +57,7 @@ class Launcher:
         self.environment = {
             **os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1",
             "PYTHONPATH": str(folder / "02_src"), "CUDA_VISIBLE_DEVICES": "",
+            **(extra or {}),
         }  # fmt: skip
 
     def __enter__(self) -> "Launcher":
