@@ -138,7 +138,7 @@ def try_first_step(config: Config, device, model, tokenizer, data) -> int:
     if resolve_path(config.dataset_hf).is_file():
         tests = [file for file in config.test_files.values() if resolve_path(file).is_file()]
         report = lint_file(config.dataset_hf, config, tests, tokenizer)
-        print("\n".join(summarize(report)))
+        print(errors.escape_controls("\n".join(summarize(report))))
     with tempfile.TemporaryDirectory() as scratch:
         trial = config.model_copy(update={"output_dir": scratch})
         check_initial_loss(build_trainer(trial, device, model, tokenizer, data))

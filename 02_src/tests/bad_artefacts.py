@@ -62,6 +62,17 @@ def model_case(name: str, damage: Callable[[Path], object], words: str) -> Case:
     return Case(f"model: {name}", "train_dpo", prepare, words)
 
 
+def template_case(name: str, template: str, words: str) -> Case:
+    """A good model with a chat template that must not be used."""
+
+    def prepare(folder: Path) -> list[str]:
+        shutil.copytree(folder / "good_model", folder / "model")
+        (folder / "t.jinja").write_text(template, encoding="utf-8")
+        return write_config(folder, chat_template=str(folder / "t.jinja"))
+
+    return Case(f"model: template {name}", "train_dpo", prepare, words)
+
+
 def secrets_case(name: str, content: str, words: str) -> Case:
     """A secrets.toml with one mistake, read for a hub model."""
 
@@ -150,6 +161,15 @@ MODELS = (
                edit("config.json", model_type="evil", auto_map={"AutoModelForCausalLM": "x.Y",
                                                                 "AutoConfig": "x.C"}),
                "trust_remote_code"),
+)  # fmt: skip
+MODELS += (
+    template_case("with a syntax error", "{% for %}", "chat_template"),
+    template_case("that reaches for Python", "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+                  "chat_template"),
+    template_case("that loops for ever", "{% for i in range(10**9) %}x{% endfor %}",
+                  "chat_template"),
+    template_case("of a megabyte", "x" * 1_000_000, "chat_template: 1,000,000 characters"),
+    template_case("without the user's text", "hello", "chat_template"),
 )  # fmt: skip
 SECRETS = (
     secrets_case("not TOML", "[huggingface\n", "secrets.toml:1: not valid TOML"),

@@ -19,6 +19,7 @@ from chaos_launch import Launcher
 from chaos_run import prepare
 from tiny_run import tiny_config, train_tiny  # noqa: F401
 
+import secrets_file
 from base_models import EMBEDDED, check_model_folder, download_embedded, unpack_member
 from checkpoints import check_adapter_files, find_checkpoint
 from config import Config, list_notices
@@ -89,6 +90,17 @@ def test_remote_code_is_off_and_named_where_it_is_on():
     assert not Config().trust_remote_code
     notices = list_notices(Config(trust_remote_code=True, model_name="some/model"))
     assert any("code of some/model runs as you do" in notice for notice in notices)
+
+
+def test_telemetry_is_off_once_the_config_module_is_imported():
+    names = ("HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK")
+    code = "import os, config; print([os.environ[n] for n in " + repr(names) + "])"
+    clean = {name: value for name, value in os.environ.items() if name not in names}
+    folder = Path(secrets_file.__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=clean, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "['1', '1']"
 
 
 @pytest.mark.parametrize(
