@@ -1,0 +1,1 @@
+"""Compare recipes (overrides of a config) by training and evaluating each with several seeds."""

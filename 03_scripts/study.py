@@ -1,0 +1,93 @@
+"""Train and evaluate named recipes with several seeds, keep the results, write 01_data/STUDY.md.
+
+    python 03_scripts/study.py                                 # runs what has no result yet
+    python 03_scripts/study.py --jobs 4 --set model_name=path  # four trainings at a time
+    python 03_scripts/study.py --only table                    # STUDY.md again, nothing is run
+    python 03_scripts/study.py --recipes mine.json --out folder --only_recipes a,b --no_controls
+
+Prints a JSON line per finished run. Interrupted, it goes on where it was; a run that fails is
+reported and the others go on. Kept results: <out>/<recipe>/seed_<n>/ (02_src/recipes/kept.py).
+With --out elsewhere STUDY.md is written there.
+"""
+
+import argparse
+import json
+import math
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "02_src"))
+
+from tqdm.auto import tqdm
+
+from config import parse_overrides, resolve_path, show_path, write_text
+from errors import UserError, run_main
+from recipes.jobs import run_all
+from recipes.kept import check_kept, find_place, is_kept, read_kept
+from recipes.plan import UNTRAINED, Study, StudyRun, list_runs, load_study
+from recipes.table import render_study
+
+RECIPES = "01_data/study/recipes.json"
+RESULTS = "01_data/study/results"
+STUDY = "01_data/STUDY.md"
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line, checked."""
+    parser = argparse.ArgumentParser(description="Compare recipes over seeds.")
+    parser.add_argument("--recipes", default=RECIPES, help="the study's JSON file")
+    parser.add_argument("--out", default=RESULTS, help="folder of kept results")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument("--only_recipes", help="names, separated by commas; all without it")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--only", choices=["table"], help="write STUDY.md from kept results")
+    parser.add_argument("--no_controls", action="store_true", help="leave the untrained base out")
+    parser.add_argument("--time_limit", type=float, help="seconds after which no run is started")
+    arguments = parser.parse_args()
+    if arguments.jobs < 1:
+        raise UserError(f"--jobs {arguments.jobs}: must be 1 or more")
+    return arguments
+
+
+def run_missing(arguments: argparse.Namespace, runs: list[StudyRun], out: Path) -> int:
+    """Run what has no result; returns how many failed."""
+    controls = not arguments.no_controls and not all(
+        (find_place(out, name, None) / "run.json").is_file() for name in UNTRAINED
+    )
+    missing = [run for run in runs if not is_kept(out, run)] or (runs[:1] if controls else [])
+    ends = time.monotonic() + (arguments.time_limit or math.inf)
+    failed = 0
+    with tqdm(total=len(missing), desc="study", unit="run") as bar:
+        for lines in run_all(missing, out, arguments.jobs, controls, ends):
+            for line in lines:
+                tqdm.write(json.dumps(line), file=sys.stdout)
+                sys.stdout.flush()
+                failed += "failed" in line
+            bar.update()
+    return failed
+
+
+def write_table(study: Study, out: Path) -> None:
+    """STUDY.md from the kept results: 01_data/STUDY.md, or inside another --out."""
+    kept = read_kept(out)
+    text = render_study(study, kept, check_kept(kept, study))
+    file = resolve_path(STUDY) if out == resolve_path(RESULTS) else out / "STUDY.md"
+    write_text(file, text)
+    print(f"wrote {show_path(file)}", file=sys.stderr)
+
+
+def main() -> int:
+    """Plan, run what is missing, write the table."""
+    arguments = parse_arguments()
+    study = load_study(resolve_path(arguments.recipes))
+    only = arguments.only_recipes.split(",") if arguments.only_recipes else None
+    runs = list_runs(study, parse_overrides(arguments.set), only)
+    out = resolve_path(arguments.out)
+    failed = 0 if arguments.only else run_missing(arguments, runs, out)
+    write_table(study, out)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    run_main(main)
