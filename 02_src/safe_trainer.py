@@ -56,10 +56,11 @@ class SafeTrainer(PreferenceTrainer):
         """
         self.sources = sources
         self._saving = False
-        self._norm: torch.Tensor | None = None  # of the last step, not looked at yet
+        # Of the last step, not looked at yet: step, gradient norm, batches.
+        self._norm: tuple[int, torch.Tensor, list] | None = None
         self._overflows = OverflowCount()
         super().__init__(**arguments)
-        self._batches: deque = deque(maxlen=2 * self.args.gradient_accumulation_steps)
+        self._batches: deque = deque(maxlen=self.args.gradient_accumulation_steps)
 
     def train(self, *arguments: Any, **options: Any) -> Any:
         """Trainer's; bars are closed also where it fails, or the error would share their line."""
@@ -135,19 +136,19 @@ class SafeTrainer(PreferenceTrainer):
         if self.args.fp16:  # the scaler looks for itself
             return norm
         self.check_last_norm()
-        self._norm = norm.detach()
+        self._norm = self.state.global_step, norm.detach(), list(self._batches)
         optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
         if norm.device.type == "cuda" and optimizer.defaults.get("fused"):
-            optimizer.found_inf = (~torch.isfinite(self._norm)).float()  # the kernel then skips
+            optimizer.found_inf = (~torch.isfinite(norm)).float()  # the kernel then skips
         else:
             self.check_last_norm()
         return norm
 
     def check_last_norm(self) -> None:
         """Stop when the last optimizer step had a gradient that is not finite."""
-        norm, self._norm = self._norm, None
-        if norm is not None and not math.isfinite(norm.item()):
-            self.stop("gradient", list(self._batches))
+        last, self._norm = self._norm, None
+        if last is not None and not math.isfinite(last[1].item()):
+            self.stop("gradient", last[2], last[0])
 
     def _maybe_log_save_evaluate(self, *arguments: Any, **options: Any) -> None:
         """Trainer's, after a word about a step that the fp16 scaler left out."""
@@ -162,8 +163,9 @@ class SafeTrainer(PreferenceTrainer):
         if line := self._overflows.describe(self.state.global_step, scale):
             tqdm.write(line)
 
-    def stop(self, what: str, batches: list) -> None:
+    def stop(self, what: str, batches: list, step: int | None = None) -> None:
         """Raise UserError: which rows, where the last good checkpoint is, what helps."""
+        step = self.state.global_step if step is None else step
         rows = [self.find_source(ids, mask) for batch in batches for ids, mask in read_rows(*batch)]
         named = ", ".join(dict.fromkeys(rows[:MOST_ROWS_NAMED]))
         more = f" and {len(rows) - MOST_ROWS_NAMED} more" if len(rows) > MOST_ROWS_NAMED else ""
@@ -174,7 +176,7 @@ class SafeTrainer(PreferenceTrainer):
             else "there is no checkpoint yet, start again with --overwrite"
         )
         raise UserError(
-            f"the {what} is not a finite number at step {self.state.global_step + 1}, in the batch "
+            f"the {what} is not a finite number at step {step + 1}, in the batch "
             f"of {named}{more}: stopped before the weights were spoilt; {where}; lower "
             f"learning_rate (now {self.args.learning_rate:g}), or look at those rows"
         )

@@ -7,7 +7,7 @@ import sys
 
 from chaos_run import run_chaos
 
-KILLS = {"load": 1, "precompute": 1, "train": 2, "checkpoint": 2, "evaluate": 1, "merge": 2}
+KILLS = {"load": 1, "precompute": 1, "train": 2, "checkpoint": 2, "evaluate": 1, "merge": 1}
 FEW = {"train": 1, "checkpoint": 1, "merge": 1}  # where every start costs ten seconds of imports
 
 

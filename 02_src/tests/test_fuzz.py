@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 QUICK = settings(
-    max_examples=150, deadline=None, database=None, derandomize=True,
+    max_examples=80, deadline=None, database=None, derandomize=True,
     suppress_health_check=list(HealthCheck),
 )  # fmt: skip
 

@@ -59,7 +59,7 @@ AS_OTHERS = ("setpriv", "--bounding-set=-dac_override") if ROOT else ()
 
 if os.name == "posix":  # Windows has neither file size limits nor such rights
 
-    @pytest.mark.parametrize("limit", [20_000, 120_000])
+    @pytest.mark.parametrize("limit", [120_000])
     def test_full_disk_ends_with_one_line_and_no_half_written_checkpoint(
         tiny_config, tmp_path, limit
     ):
@@ -86,7 +86,7 @@ if os.name == "posix":  # Windows has neither file size limits nor such rights
         assert list(target.iterdir()) == []
 
 
-@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("number", range(2))
 def test_ctrl_c_at_a_random_moment_is_one_line_and_leaves_nothing_half_written(
     tiny_config, tmp_path, number
 ):
