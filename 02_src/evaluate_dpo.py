@@ -17,8 +17,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import errors  # first: from here on Ctrl-C is one line
 from config import Config, load_run_config, resolve_path, show_path
-from errors import UserError, run_main
+from errors import UserError
 from evaluation.comparison import compare_models
 from evaluation.figures import summarize_set
 from evaluation.model_names import CONTROLS, MODELS, choose_tuned, find_folder, order_models
@@ -244,4 +245,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    errors.run_main(main)

@@ -17,8 +17,9 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import errors  # first: from here on Ctrl-C is one line
 from config import Config, load_run_config, resolve_path, show_path, write_text
-from errors import UserError, run_main
+from errors import UserError
 from hardware import find_device
 from model_card import build_card
 
@@ -176,4 +177,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    errors.run_main(main)

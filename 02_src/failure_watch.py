@@ -17,6 +17,7 @@ STUCK_AFTER = 0.25  # share of the run after which it should have moved
 FALLEN_NATS = 3.0  # per answer; e^3 = 20 times less likely
 LENGTH_CORRELATION = 0.8
 MOVED_BY_STEP = 5
+DIVERGED = 1.5  # times the loss at the start, in all of the recent records
 
 Record = dict[str, float | None]
 
@@ -47,13 +48,30 @@ class History:
 def find_nan(history: History) -> str | None:
     """A loss or gradient that is not a number."""
     last: Record = history.training[-1] if history.training else {}
-    names = [n for n in ("loss", "grad_norm") if math.isnan(last.get(n) or 0.0)]
+    # With fp16 the gradient may overflow: the scaler leaves such a step out.
+    watched = ("loss",) if history.config.fp16 else ("loss", "grad_norm")
+    names = [n for n in watched if not math.isfinite(last.get(n) or 0.0)]
     if not names:
         return None
     half = " and bf16=true instead of fp16" if history.config.fp16 else ""
     return (
         f"{names[0]} is not a number at step {last.get('step')}: nothing is learned from here on; "
         f"start again with a lower learning_rate (now {history.config.learning_rate:g}){half}"
+    )
+
+
+def find_diverging(history: History) -> str | None:
+    """A loss that stands well above where it began."""
+    losses = history.recent("loss")
+    first = history.training[0].get("loss") if history.training else None
+    if not losses or len(history.training) <= RECENT or not first or first <= 0:
+        return None
+    if min(losses) < DIVERGED * first:
+        return None
+    return (
+        f"the loss has grown from {first:.3g} to {losses[-1]:.3g}: training diverges; start again "
+        f"with a lower learning_rate (now {history.config.learning_rate:g}; try a tenth), or a "
+        f"higher warmup_ratio (now {history.config.warmup_ratio:g})"
     )
 
 
@@ -113,6 +131,7 @@ def find_length_bias(history: History) -> str | None:
 
 CHECKS: dict[str, Callable[[History], str | None]] = {
     "nan": find_nan,
+    "diverging": find_diverging,
     "stuck": find_stuck,
     "still_adapter": find_still_adapter,
     "falling": find_falling,

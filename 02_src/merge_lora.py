@@ -16,6 +16,7 @@ import json
 import shutil
 from pathlib import Path
 
+import errors  # first: from here on Ctrl-C is one line
 from checkpoints import check_adapter_files
 from config import (
     Config,
@@ -26,7 +27,7 @@ from config import (
     show_path,
     write_text,
 )
-from errors import UserError, run_main
+from errors import UserError
 from hardware import find_device
 from merging.choice import choose_strategy, describe_run, list_strategies, render_report
 from model_card import build_card
@@ -200,4 +201,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    errors.run_main(main)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from config import Config
-from errors import UserError
+from errors import UserError, escape_controls
 from row_readers import read_rows
 from utils.formatting import Message, format_row
 
@@ -147,7 +147,7 @@ def report_problems(problems: list[str], name: str) -> None:
     if len(problems) == 1:
         raise UserError(problems[0])
     for line in problems[:SHOWN_PROBLEMS]:
-        print(line, file=sys.stderr)
+        print(escape_controls(line), file=sys.stderr)
     rest = len(problems) - SHOWN_PROBLEMS
     more = f" ({rest} more not shown)" if rest > 0 else ""
     raise UserError(f"{name}: {len(problems)} rows to repair, see above{more}")

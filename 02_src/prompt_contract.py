@@ -14,6 +14,7 @@ from utils.formatting import Message, format_prompt
 
 CONTRACT_FILE = "prompt_contract.json"
 START, END = "{#- prompt contract -#}", "{#- end of contract -#}"
+LARGEST_TEMPLATE = 200_000  # characters; rendered in transformers' sandbox
 PROBE = "What does the probe say?"
 CANARIES = (
     format_prompt("What does DP stand for?"),
@@ -53,6 +54,11 @@ def read_template(tokenizer, config: Config) -> str:
         raise UserError(
             f"model_name: {config.model_name} has no chat template (a base model, not an instruct "
             "one?); set chat_template to a Jinja file"
+        )
+    if len(template) > LARGEST_TEMPLATE:
+        raise UserError(
+            f"chat_template: {len(template):,} characters; a template has some thousands, "
+            f"{LARGEST_TEMPLATE:,} are the limit"
         )
     if START in template:
         raise UserError(f"model_name: {config.model_name} already carries a prompt contract")

@@ -82,6 +82,7 @@ def load_base(config: Config, device: Device, source=None) -> PreTrainedModel:
             attn_implementation=config.attn_implementation,
             device_map={"": "cuda:0" if device.kind == "cuda" else device.kind},
             quantization_config=build_quantization(config, dtype),
+            use_safetensors=True,
             **source.load_options(),
         )
     model.config.use_cache = False

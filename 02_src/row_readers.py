@@ -1,6 +1,6 @@
 """Rows of a data file or hub data set, each with the place it stands at (file:line).
 
-Needs no torch; `datasets` is imported only for Parquet files and the hub.
+Needs no torch; `datasets` is imported only for the hub, pyarrow only for Parquet files.
 """
 
 import csv
@@ -14,6 +14,8 @@ from errors import UserError
 from secrets_file import find_token
 
 DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+PARQUET_ROWS = 64  # unpacked at a time
+LARGEST_UNPACKED = 4 << 30  # bytes
 Rows = Iterator[tuple[str, dict[str, Any] | str]]
 
 
@@ -31,13 +33,13 @@ def read_rows(name: str, config: Config) -> Rows:
                 "python 03_scripts/build_dataset.py, or set dataset_hf to your own"
             )
         if path.suffix == ".parquet":
-            return read_with_datasets("parquet", str(path), show_path(path), config)
+            return read_parquet(path, show_path(path))
         readers = {".jsonl": read_json_lines, ".json": read_json, ".csv": read_csv}
         return readers[path.suffix](path, show_path(path))
     if path.exists():
         kinds = " ".join(DATA_SUFFIXES)
         raise UserError(f"{show_path(path)}: not a data file; dataset_hf takes {kinds} or a hub id")
-    return read_with_datasets(None, name, name, config)
+    return read_hub_data(name, config)
 
 
 def read_text(path: Path, shown: str) -> str:
@@ -100,20 +102,36 @@ def read_csv(path: Path, shown: str) -> Rows:
         raise UserError(f"{shown}:{reader.line_num}: cannot be read as csv: {error}") from None
 
 
-def read_with_datasets(kind: str | None, name: str, shown: str, config: Config) -> Rows:
-    """Rows of a Parquet file or hub data set through the datasets library."""
+def read_parquet(path: Path, shown: str) -> Rows:
+    """Parquet, a few rows at a time: a small file can unpack to more than the memory holds."""
+    import pyarrow
+    from pyarrow.parquet import ParquetFile
+
+    number = unpacked = 0
+    try:
+        for batch in ParquetFile(path).iter_batches(batch_size=PARQUET_ROWS):
+            unpacked += batch.nbytes
+            if unpacked > LARGEST_UNPACKED:
+                raise UserError(
+                    f"{shown}: unpacks to more than {LARGEST_UNPACKED >> 30} GiB; split the file"
+                )
+            for row in batch.to_pylist():
+                number += 1
+                yield f"{shown}:{number}", row
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{shown}: cannot be read as parquet: {reason}") from None
+
+
+def read_hub_data(name: str, config: Config) -> Rows:
+    """Rows of a hub data set through the datasets library."""
     import datasets
 
     datasets.disable_progress_bars()
     try:
-        if kind is None:
-            rows = datasets.load_dataset(name, split=config.dataset_split, token=find_token())
-        else:
-            rows = datasets.load_dataset(kind, data_files=name, split="train")
+        rows = datasets.load_dataset(name, split=config.dataset_split, token=find_token())
     except Exception as error:  # the library raises many kinds; all mean: this cannot be read
         reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"{shown}: cannot be read as {kind or 'a hub data set'}: {reason}"
-        ) from None
+        raise UserError(f"{name}: cannot be read as a hub data set: {reason}") from None
     for number, row in enumerate(rows, 1):
-        yield f"{shown}:{number}", row
+        yield f"{name}:{number}", row

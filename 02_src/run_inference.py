@@ -15,9 +15,10 @@ import argparse
 import sys
 from pathlib import Path
 
+import errors  # first: from here on Ctrl-C is one line
 from chat_models import Chat, load_base_chat, load_chat
 from chat_session import answer_file, answer_lines, answer_once, converse
-from errors import UserError, run_main
+from errors import UserError
 from utils.formatting import format_prompt
 
 LONGEST_ANSWER = 1 << 20  # tokens
@@ -94,4 +95,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    errors.run_main(main)

@@ -5,12 +5,14 @@ Needs no torch; readers (monitor, notebook, quickstart) use it too.
 
 import json
 import math
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from config import show_path
+from config import show_path, write_text
 from errors import UserError
 
 METRICS_FILE = "metrics.jsonl"
@@ -47,7 +49,7 @@ class RunLog:
             return
         kept = [record for record in records if record.get("step", 0) <= step]
         text = "".join(json.dumps(record) + "\n" for record in kept)
-        (self.folder / METRICS_FILE).write_text(text, encoding="utf-8")
+        write_text(self.folder / METRICS_FILE, text)
 
 
 def is_bad_number(value: Any) -> bool:
@@ -59,12 +61,11 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """Records of a run's metrics.jsonl so far; a half-written last line is left out."""
     file = folder / METRICS_FILE
     records = []
-    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
-        try:
+    text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+    for line in text.splitlines():
+        with suppress(ValueError, RecursionError):
             records.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return records
+    return [record for record in records if isinstance(record, dict)]
 
 
 def select_series(records: Sequence[dict], name: str) -> tuple[list[int], list[float]]:
@@ -112,7 +113,9 @@ def plot_curves(folder: Path) -> Path:
     for axes, (title, names, label) in zip(figure.subplots(2, 2).flat, panels, strict=True):
         draw_panel(axes, records, title, names, label)
     target = folder / CURVES_FILE
-    figure.savefig(target, dpi=110)
+    temporary = folder / f".{CURVES_FILE}.tmp"
+    figure.savefig(temporary, format="png", dpi=110)
+    os.replace(temporary, target)
     return target
 
 

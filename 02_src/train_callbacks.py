@@ -166,6 +166,15 @@ class PatienceCallback(EarlyStoppingCallback):
         super().__init__(early_stopping_patience=patience)
         self.log = log
 
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        """Check the arguments; a resumed run goes on counting where its checkpoint was."""
+        super().on_train_begin(args, state, control, **kwargs)
+        saved = state.stateful_callbacks.get(type(self).__name__, {})
+        saved = saved[0] if isinstance(saved, list) else saved
+        self.early_stopping_patience_counter = saved.get("attributes", {}).get(
+            "early_stopping_patience_counter", 0
+        )
+
     def on_train_end(self, args, state, control, **kwargs) -> None:
         """Say why the run is shorter than planned."""
         if self.early_stopping_patience_counter < self.early_stopping_patience:

@@ -14,7 +14,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import errors  # first: from here on Ctrl-C is one line
 from checkpoints import (
+    ADAPTER_FILES,
     SUMMARY_FILE,
     Run,
     check_output,
@@ -33,10 +35,12 @@ from config import (
     show_path,
     write_text,
 )
-from errors import UserError, run_main
+from errors import UserError
 from hardware import find_device
 from preferences import load_preferences
+from run_lock import hold_run
 from run_log import plot_curves, read_metrics
+from safe_files import sync_file, sync_folder, write_manifest
 
 INITIAL_LOSS_TOLERANCE = 0.05
 
@@ -109,9 +113,12 @@ def save_run(trainer, config: Config, run: Run) -> None:
     write_contract(trainer.processing_class, config, scratch)
     write_identity(config, scratch)
     write_model_card(config, scratch, read_metrics(run.log_folder))
+    write_manifest(scratch, ADAPTER_FILES)
+    sync_folder(scratch)
     for file in scratch.iterdir():
         file.replace(run.folder / file.name)
     scratch.rmdir()
+    sync_file(run.folder)
     summary = {"steps": run.steps, "seconds": run.seconds, "train_loss": run.train_loss}
     write_text(run.folder / SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
 
@@ -135,7 +142,7 @@ def try_first_step(config: Config, device, model, tokenizer, data) -> int:
     if resolve_path(config.dataset_hf).is_file():
         tests = [file for file in config.test_files.values() if resolve_path(file).is_file()]
         report = lint_file(config.dataset_hf, config, tests, tokenizer)
-        print("\n".join(summarize(report)))
+        print(errors.escape_controls("\n".join(summarize(report))))
     with tempfile.TemporaryDirectory() as scratch:
         trial = config.model_copy(update={"output_dir": scratch})
         check_initial_loss(build_trainer(trial, device, model, tokenizer, data))
@@ -150,6 +157,16 @@ def main() -> int:
     if not (arguments.overwrite or arguments.dry_run):
         check_output(config, arguments.resume)
     data = load_preferences(config)
+    if arguments.dry_run:
+        return prepare_and_train(arguments, config, data)
+    with hold_run(resolve_path(config.output_dir)):
+        if not arguments.overwrite:
+            check_output(config, arguments.resume)  # another run may have ended just now
+        return prepare_and_train(arguments, config, data)
+
+
+def prepare_and_train(arguments: argparse.Namespace, config: Config, data) -> int:
+    """Device, policy, trainer, run; the exit code."""
     device = find_device(config)
     from qlora import choose_precision, load_policy
     from trainer_setup import build_trainer
@@ -173,4 +190,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    errors.run_main(main)

@@ -53,7 +53,7 @@ def load_merged(folder: Path, device: Device) -> tuple[PreTrainedModel, object]:
     dtype = torch.bfloat16 if device.bf16 else torch.float32
     transformers_logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, local_files_only=True,
+        folder, dtype=dtype, local_files_only=True, use_safetensors=True,
         device_map={"": "cuda:0" if device.kind == "cuda" else device.kind},
     )  # fmt: skip
     return model.eval(), tokenizer

@@ -5,11 +5,11 @@ from trl import DPOConfig
 
 from config import REPOSITORY, Config, log_folder, resolve_path
 from errors import UserError
-from fast.trainer import PreferenceTrainer
 from hardware import Device
 from preferences import PreferenceData
 from qlora import build_lora_config, cast_adapter_to_fp32, choose_precision
 from run_log import RunLog
+from safe_trainer import SafeTrainer
 from tokenization import tokenize_pairs
 from train_callbacks import (
     LogCallback,
@@ -45,7 +45,8 @@ def build_trainer(config: Config, device: Device, model, tokenizer, data: Prefer
     )
     best = choose_best_metric(config, bool(validation.rows), bool(sample))
     callbacks = build_callbacks(config, sample, best)
-    trainer = PreferenceTrainer(
+    trainer = SafeTrainer(
+        sources=[pair.source for pair in train.pairs],
         fast_forward=config.fast_forward,
         cuda_graphs=config.cuda_graphs,
         reference_cache=REFERENCE_CACHE,

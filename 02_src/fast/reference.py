@@ -11,6 +11,8 @@ import xxhash
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from safe_files import sync_file
+
 Logps = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -65,6 +67,7 @@ def write_cached_logps(folder: Path, key: str, logps: Logps) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{key}.{os.getpid()}.tmp"
     save_file({"chosen": logps[0].contiguous(), "rejected": logps[1].contiguous()}, temporary)
+    sync_file(temporary)
     os.replace(temporary, folder / f"{key}.safetensors")
 
 

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from errors import escape_controls
 from lint.lengths import describe_lengths
 from lint.report import Finding, LintReport
 
@@ -42,7 +43,9 @@ def build_table(findings: list[Finding]) -> Table:
             lines.append(f"do: {finding.advice}")
         style = STYLES[finding.severity]
         label = f"[{style}]{finding.severity}[/]"
-        text = "\n".join(lines).encode("utf-8", "replace").decode()  # labels may be broken
+        text = (
+            escape_controls("\n".join(lines)).encode("utf-8", "replace").decode()
+        )  # labels may be broken
         table.add_row(label, finding.code, f"{finding.count:,}", escape(text))
     return table
 

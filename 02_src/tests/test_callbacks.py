@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_run import tiny_config, train_tiny  # noqa: F401
+from transformers.trainer_callback import TrainerState
 
 from config import Config
 from failure_watch import History, find_failures
+from train_callbacks import PatienceCallback
 
 VALIDATION_FIGURES = {"eval_grounding", "eval_confusion", "eval_displaced"}
 
@@ -76,6 +78,10 @@ def test_early_stopping_ends_a_finished_run_with_its_best_adapter(train_tiny, ca
     assert "stopped early at step 3" in log
     assert (Path(trainer.args.output_dir) / "training_summary.json").is_file()
     assert records[-1]["stopped_early"] and records[-1]["max_steps"] == 3
+    state = Path(trainer.args.output_dir) / "checkpoint-3" / "trainer_state.json"
+    resumed = PatienceCallback(2, None)  # goes on counting where the checkpoint was
+    resumed.on_train_begin(trainer.args, TrainerState.load_from_json(str(state)), None)
+    assert resumed.early_stopping_patience_counter == 2
     best = Path(trainer.args.output_dir) / "checkpoint-1" / "adapter_model.safetensors"
     from safetensors.torch import load_file
 

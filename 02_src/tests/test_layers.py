@@ -37,7 +37,9 @@ STAGES = {
 # Layer of each module below the stages; what is not listed is layer 2.
 LAYERS = {
     **dict.fromkeys(("errors", "config_keys", "config", "utils", "utils.formatting"), 0),
-    **dict.fromkeys(("utils.text", "secrets_file", "config_schema"), 0),
+    **dict.fromkeys(
+        ("utils.text", "secrets_file", "config_schema", "safe_files", "gguf_header"), 0
+    ),
     **dict.fromkeys(("preferences", "row_readers", "hardware", "run_log", "base_models"), 1),
     **dict.fromkeys(STAGES, 3),
 }
