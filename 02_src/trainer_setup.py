@@ -7,10 +7,12 @@ from config import REPOSITORY, Config, log_folder, resolve_path
 from errors import UserError
 from fast.trainer import PreferenceTrainer
 from hardware import Device
+from memory.guard import MemoryCallback
+from memory.plan import Plan
 from preferences import PreferenceData
 from qlora import build_lora_config, cast_adapter_to_fp32, choose_precision
 from run_log import RunLog
-from tokenization import tokenize_pairs
+from tokenization import require_rows, tokenize_pairs
 from train_callbacks import (
     LogCallback,
     PatienceCallback,
@@ -24,8 +26,17 @@ REFERENCE_BATCH = 64  # pairs at most; the reference pass also limits tokens
 REFERENCE_CACHE = REPOSITORY / "04_models" / "cache" / "reference"
 
 
-def build_trainer(config: Config, device: Device, model, tokenizer, data: PreferenceData):
+def build_trainer(
+    config: Config,
+    device: Device,
+    model,
+    tokenizer,
+    data: PreferenceData,
+    plan: Plan | None = None,
+):
     """TRL's DPOTrainer over the config's pairs, with reference log-probs computed or cached.
+
+    The memory plan, where there is one, is compared with what training really takes.
 
     Raises:
         UserError: no pair fits max_seq_length, or a LoRA target does not exist.
@@ -36,15 +47,13 @@ def build_trainer(config: Config, device: Device, model, tokenizer, data: Prefer
     )
     for notice in train.notices + validation.notices:
         print(f"note: {notice}")
-    if not train.rows:
-        raise UserError(
-            f"max_seq_length: {config.max_seq_length} leaves no pair to train on; raise it"
-        )
+    require_rows(train, config)
     sample = ValidationSample(
         validation.pairs, validation.rows, tokenizer, config.validation_answers
     )
     best = choose_best_metric(config, bool(validation.rows), bool(sample))
     callbacks = build_callbacks(config, sample, best)
+    callbacks.insert(0, MemoryCallback(device.kind, plan, RunLog(log_folder(config))))
     trainer = PreferenceTrainer(
         fast_forward=config.fast_forward,
         cuda_graphs=config.cuda_graphs,

@@ -1,0 +1,169 @@
+"""What a run will take and whether it fits, from config, data lengths and device alone.
+
+    shape = read_shape(config)                              # reads config.json, no weights
+    plan = plan_memory(config, device, shape, lengths)      # Plan
+
+Figures are bytes. Of the whole process they are what the driver shows: allocated by torch, what
+its allocator keeps beyond that, and the CUDA context.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from config import Config
+from fast.fused_layers import find_kernels
+from hardware import GIB, Device
+from memory.activations import MicroStep, Setting, measure_scoring, measure_training
+from memory.batches import find_usual, find_worst, pad_batch, shape_batch
+from memory.shape import ModelShape
+from memory.speed import Rates, predict_step
+from memory.stock import measure_stock
+from memory.weights import size_training, size_weights
+from qlora import choose_precision
+
+MIB = 2**20
+WORKSPACE = {"cuda": 72 * MIB, "cpu": 0, "mps": 0}  # cuBLAS, for two streams
+CONTEXT = {"cuda": 560 * MIB, "cpu": 800 * MIB, "mps": 800 * MIB}  # driver, kernels, libraries
+SLACK = 0.06  # of activations: what the allocator keeps beyond what is in use
+SLACK_BYTES = 64 * MIB
+REFERENCE_TOKENS = 2048  # fast.trainer
+Lengths = Sequence[tuple[int, int]]  # of each pair: tokens in its row, predicted tokens
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A setting with what it takes; bytes."""
+
+    batch: int
+    accumulation: int
+    checkpointing: bool
+    four_bit: bool
+    step: MicroStep  # the worst one
+    parts: dict[str, float]  # allocated at the peak of training
+    stages: dict[str, float]  # allocated at each stage's peak
+    context: float
+    slack: float
+    budget: float
+    rough: bool  # stock TRL's path: counted roughly
+    step_seconds: float | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def peak(self) -> float:
+        """Most bytes allocated at once, on the training device."""
+        return max(self.stages.values())
+
+    @property
+    def process(self) -> float:
+        """Most bytes of the whole process on the device."""
+        return self.peak + self.slack + self.context
+
+    @property
+    def fits(self) -> bool:
+        """Whether the process stays within the budget."""
+        return self.process <= self.budget
+
+    @property
+    def overrides(self) -> dict[str, int | bool]:
+        """The config keys of this setting."""
+        return {
+            "per_device_train_batch_size": self.batch,
+            "gradient_accumulation_steps": self.accumulation,
+            "gradient_checkpointing": self.checkpointing,
+            "load_in_4bit": self.four_bit,
+        }
+
+    def apply(self, config: Config) -> Config:
+        """The config with this setting; the effective batch is the same."""
+        return config.model_copy(update=self.overrides)
+
+    def describe(self) -> str:
+        """One line: the setting, its peak, its step time."""
+        base = "4 bit" if self.four_bit else "16 bit"
+        text = f"{base}, batch {self.batch} x {self.accumulation}"
+        text += ", checkpointing" if self.checkpointing else ""
+        text += f": {self.process / GIB:.2f} GiB of {self.budget / GIB:.2f}"
+        return text + (f", {self.step_seconds:.3g} s a step" if self.step_seconds else "")
+
+
+def plan_memory(
+    config: Config,
+    device: Device,
+    shape: ModelShape,
+    lengths: Lengths,
+    rates: Rates | None = None,
+) -> Plan:
+    """The plan of the config as it stands.
+
+    Args:
+        lengths: of each pair, its tokens in a packed row and its predicted tokens.
+        rates: this machine's calibration; without it no step time is predicted.
+    """
+    precision = choose_precision(config, device)
+    item = precision.base.itemsize
+    graphs = config.cuda_graphs and config.fast_forward and device.kind == "cuda"
+    kernels = device.kind == "cuda" and find_kernels() is not None
+    how = Setting(item, config.lora_r, config.load_in_4bit, config.gradient_checkpointing, kernels)
+    worst = find_worst(lengths, config.per_device_train_batch_size, graphs)
+    fixed = size_weights(shape, config.load_in_4bit, config.bnb_4bit_use_double_quant, item)
+    trained = size_training(shape, config.lora_r, precision.optim, graphs, item)
+    workspace = {"workspace": float(WORKSPACE[device.kind])}
+    if config.fast_forward:
+        moving = measure_training(shape, worst, how)
+    else:
+        worst = pad_batch(sorted(lengths, reverse=True)[: config.per_device_train_batch_size])
+        moving = measure_stock(shape, worst, how)
+    parts = {**fixed, **trained, **workspace, **moving}
+    resident = sum(fixed.values()) + trained["adapter"] + workspace["workspace"]
+    seconds = None
+    if rates:
+        usual = find_usual(lengths, config.per_device_train_batch_size, graphs)
+        seconds = predict_step(shape, usual, how, rates, config.gradient_accumulation_steps, graphs)
+    return Plan(
+        batch=config.per_device_train_batch_size,
+        accumulation=config.gradient_accumulation_steps,
+        checkpointing=config.gradient_checkpointing,
+        four_bit=config.load_in_4bit,
+        step=worst,
+        parts=parts,
+        stages=size_stages(config, shape, lengths, how, sum(parts.values()), resident, trained),
+        context=CONTEXT[device.kind],
+        slack=SLACK_BYTES + SLACK * sum(moving.values()),
+        budget=find_budget(config, device),
+        rough=not config.fast_forward,
+        step_seconds=seconds,
+    )
+
+
+def size_stages(
+    config: Config,
+    shape: ModelShape,
+    lengths: Lengths,
+    how: Setting,
+    training: float,
+    resident: float,
+    trained: dict[str, float],
+) -> dict[str, float]:
+    """Bytes allocated at the peak of each stage that runs on the training device."""
+    ordered = sorted(lengths, reverse=True)
+    fitting = max(1, REFERENCE_TOKENS // ordered[0][0])
+    reference = measure_scoring(shape, shape_batch(ordered[:fitting], False), how)
+    validation = measure_scoring(shape, shape_batch(ordered[: config.eval_batch], False), how)
+    return {
+        "training": training,
+        "reference pass": resident + sum(reference.values()),
+        "validation": resident + sum(trained.values()) + sum(validation.values()),
+    }
+
+
+def size_merge(shape: ModelShape, rank: int) -> float:
+    """Bytes of system memory that merge_lora.py takes: 16-bit base, adapter, one fp32 product."""
+    weights = 2 * (shape.linear_weights + shape.embeddings + shape.others)
+    return weights + 4 * shape.count_adapter(rank) + 8 * shape.largest_linear + CONTEXT["cpu"]
+
+
+def find_budget(config: Config, device: Device) -> float:
+    """Bytes the run may take: the config's budget, or what is free on the device now."""
+    if config.memory_budget_gib is None:
+        return float(device.free_bytes)
+    return min(config.memory_budget_gib * GIB, float(device.total_bytes))
