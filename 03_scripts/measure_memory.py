@@ -1,17 +1,19 @@
-"""Measure what training takes on this machine's GPU, stage by stage, beside the plan's prediction.
+"""Measure what training takes on this machine's GPU beside the plan's prediction.
 
-    python 03_scripts/measure_memory.py > memory.jsonl
-    python 03_scripts/measure_memory.py --tiny           # two tiny models; runs on a CPU too
-    python 03_scripts/measure_memory.py --only nf4 --parallel 1
+    python 03_scripts/measure_memory.py --table memory.md > memory.jsonl
+    python 03_scripts/measure_memory.py --tiny            # two tiny models; runs on a CPU too
+    python 03_scripts/measure_memory.py --tokenizer 04_models/base/smollm2-135m-instruct
 
 Two shapes with random weights (Llama-3.2-1B, SmolLM2-360M), 4 bit and bf16, checkpointing on and
-off, batches of 1 to 32 pairs, rows of 128 to 2048 tokens. Each combination is a process of its
-own and one JSON line. Processes share the GPU while the allocated figures are taken; those that
-read the whole device's memory through NVML, and step times, run alone afterwards.
+off, batches of 1 to 32 pairs, rows of 128 to 2048 tokens: four processes share the GPU and print
+a JSON line for each combination as it is done. Then, alone on the GPU: step times, the device's
+memory through NVML, runs under memory caps with auto_fit, and, where --tokenizer names a
+folder, two cold starts. --table writes the error table as Markdown.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -21,103 +23,100 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "02_src"))
 
-from measure_shapes import SHAPES, TINY_SHAPES, make_model
+from measure_shapes import SHAPES, TINY_SHAPES, list_caps, list_queues, list_solo, make_model
+from measure_start import measure_start
+from measure_table import write_table
 
-ROWS = {  # checkpointing: [(pairs, tokens of a row)]
-    False: [(1, 128), (8, 128), (32, 128), (1, 512), (8, 512), (32, 512), (1, 2048), (8, 2048)],
-    True: [(8, 128), (32, 128), (8, 512), (32, 512), (1, 2048), (8, 2048), (32, 2048)],
-}
-SOLO = [(True, 1, 64), (True, 8, 64), (False, 8, 64), (False, 8, 1024)]  # NVML and step time
-TINY_ROWS = {False: [(2, 64)], True: [(2, 64)]}
-ROOM_GIB = 68  # of an 80 GB card, for processes that run at the same time
-TIMEOUT_S = 150
 CHILD = Path(__file__).with_name("measure_memory_once.py")
+FIRST_LINE_S, LINE_S = 120, 60  # importing, then one combination
+PRINTING = threading.Lock()
 
 
-def list_jobs(shapes: dict, rows: dict) -> list[dict]:
-    """Every combination, the largest first, so that the last minutes are not one long job."""
-    jobs = [
-        {"shape": shape, "nf4": nf4, "checkpointing": checkpointing, "pairs": pairs, "row": row}
-        for shape in shapes
-        for nf4 in (True, False)
-        for checkpointing, choices in rows.items()
-        for pairs, row in choices
-    ]
-    return sorted(jobs, key=guess_gib, reverse=True)
+def run_queue(jobs: list[dict], folder: str) -> list[dict]:
+    """Run jobs one after another in one process; a job that hangs or kills it is reported."""
+    done: list[dict] = []
+    while len(done) < len(jobs):
+        done += run_worker(jobs[len(done) :], folder)
+    return done
 
 
-def guess_gib(job: dict) -> float:
-    """A generous guess of what a job takes, for sharing the GPU."""
-    config = (SHAPES | TINY_SHAPES)[job["shape"]][1]
-    per_token = 2 * (14 * config["hidden_size"] + 4 * config["intermediate_size"])
-    layers = 3 if job["checkpointing"] else config["num_hidden_layers"] * 1.25
-    return 4.5 + job["pairs"] * job["row"] * per_token * layers / 2**30
+def run_worker(jobs: list[dict], folder: str) -> list[dict]:
+    """Results of one process until it ends or one job takes too long: at least one."""
+    todo = [{**job, "model": str(Path(folder) / job["shape"]), "cache": folder} for job in jobs]
+    environment = {**os.environ, "OMP_NUM_THREADS": "2", **jobs[0].get("environment", {})}
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            [sys.executable, str(CHILD), json.dumps(todo)],
+            stdout=subprocess.PIPE, stderr=errors, text=True, env=environment,
+        )  # fmt: skip
+        found: list[dict] = []
+        timer = start_timer(process, FIRST_LINE_S)
+        for line in process.stdout:
+            if not line.startswith('{"combination"'):
+                continue
+            timer.cancel()
+            found.append(json.loads(line))
+            show(found[-1])
+            timer = start_timer(process, LINE_S)
+        timer.cancel()
+        process.wait()
+        if len(found) < len(jobs) and process.returncode:
+            errors.seek(0)
+            text = errors.read().strip()[-600:] or "no output"
+            failed = {"combination": jobs[len(found)], "error": text, "rc": process.returncode}
+            found.append(failed)
+            show(failed)
+    return found
 
 
-class Room:
-    """Lets jobs run side by side while their guesses fit the card."""
-
-    def __init__(self, gib: float) -> None:
-        self.free = self.total = gib
-        self.changed = threading.Condition()
-
-    def run(self, job: dict, folder: str, solo: bool) -> dict:
-        """Wait for room, run the job, give the room back."""
-        need = min(guess_gib(job), self.total)
-        with self.changed:
-            self.changed.wait_for(lambda: self.free >= need)
-            self.free -= need
-        try:
-            return run_job(job, folder, solo)
-        finally:
-            with self.changed:
-                self.free += need
-                self.changed.notify_all()
+def start_timer(process: subprocess.Popen, seconds: float) -> threading.Timer:
+    """Kill the process unless the timer is cancelled before."""
+    timer = threading.Timer(seconds, process.kill)
+    timer.start()
+    return timer
 
 
-def run_job(job: dict, folder: str, solo: bool) -> dict:
-    """One combination in a process of its own; what went wrong where it fails."""
-    model = str(Path(folder) / job["shape"])
-    command = [sys.executable, str(CHILD), json.dumps({**job, "solo": solo, "model": model})]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        return {"combination": job, "error": f"took more than {TIMEOUT_S} s"}
-    found = [line for line in done.stdout.splitlines() if line.startswith('{"combination"')]
-    if not found:
-        return {"combination": job, "error": done.stderr.strip()[-600:]}
-    return json.loads(found[-1])
+def show(result: dict) -> None:
+    """One JSON line, whole, at once."""
+    with PRINTING:
+        print(json.dumps(result), flush=True)
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Measured memory of training, by combination.")
+    parser.add_argument("--tiny", action="store_true", help="tiny models, to try the script")
+    parser.add_argument("--only", choices=["shared", "solo", "caps", "start"], help="one part")
+    parser.add_argument("--tokenizer", help="folder of a tokenizer, for the cold starts")
+    parser.add_argument("--table", help="write the error table to this Markdown file")
+    return parser.parse_args()
 
 
 def main() -> int:
-    """Measure all combinations, print a JSON line each; 1 when one fails."""
-    parser = argparse.ArgumentParser(description="Measured memory of training, by combination.")
-    parser.add_argument("--tiny", action="store_true", help="tiny models, to try the script")
-    parser.add_argument("--only", choices=["nf4", "bf16"], help="one kind of weights")
-    parser.add_argument("--parallel", type=int, default=5, help="processes at a time")
-    parser.add_argument("--no-solo", action="store_true", help="no NVML figures, no step times")
-    arguments = parser.parse_args()
+    """Measure, print, tabulate; 1 when a combination failed."""
+    arguments = parse_arguments()
     shapes = TINY_SHAPES if arguments.tiny else SHAPES
-    jobs = list_jobs(shapes, TINY_ROWS if arguments.tiny else ROWS)
-    jobs = [j for j in jobs if arguments.only in (None, "nf4" if j["nf4"] else "bf16")]
-    first = next(iter(shapes))
-    solo = [
-        {"shape": first, "nf4": True, "checkpointing": c, "pairs": p, "row": r} for c, p, r in SOLO
-    ]
-    failed = False
+    wanted = [arguments.only] if arguments.only else ["shared", "solo", "caps", "start"]
+    results: list[dict] = []
     with tempfile.TemporaryDirectory() as folder:
         for name in shapes:
             make_model(name, Path(folder) / name)
-        room = Room(ROOM_GIB)
-        with ThreadPoolExecutor(arguments.parallel) as pool:
-            for found in pool.map(lambda job: room.run(job, folder, False), jobs):
-                print(json.dumps(found), flush=True)
-                failed |= "error" in found
-        for job in [] if arguments.no_solo else solo[: 1 if arguments.tiny else None]:
-            found = run_job(job, folder, True)
-            print(json.dumps(found), flush=True)
-            failed |= "error" in found
-    return 1 if failed else 0
+        if "shared" in wanted:
+            queues = list_queues(shapes)
+            with ThreadPoolExecutor(1 if arguments.tiny else len(queues)) as pool:
+                for found in pool.map(lambda jobs: run_queue(jobs, folder), queues):
+                    results += found
+        first = next(iter(shapes))
+        alone = list_solo(first) if "solo" in wanted else []
+        alone += list_caps(first, arguments.tiny) if "caps" in wanted else []
+        for job in alone:
+            results += run_queue([job], folder)
+        if "start" in wanted and arguments.tokenizer:
+            results.append(measure_start(Path(folder) / first, Path(arguments.tokenizer)))
+            show(results[-1])
+    if arguments.table:
+        write_table(results, Path(arguments.table))
+    return 1 if any("error" in result for result in results) else 0
 
 
 if __name__ == "__main__":

@@ -1,130 +1,68 @@
-"""One combination of measure_memory.py: load, build the trainer, train, print a JSON line.
+"""Combinations of measure_memory.py, one after another: load, train, print a JSON line each.
 
-python 03_scripts/measure_memory_once.py '{"model": FOLDER, "shape": "llama-1b", ...}'
+python 03_scripts/measure_memory_once.py '[{"model": FOLDER, "cache": FOLDER, ...}]'
 """
 
+import gc
 import json
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-START = time.perf_counter()
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "02_src"))
 
-from measure_shapes import make_rows
+from measure_meter import Meter, make_step_meter, read_device
+from measure_shapes import WORKLOADS, make_rows
 
-STEPS, TIMED_STEPS = 8, 30
-MIB = 2**20
-
-
-class Meter:
-    """Reads the CUDA allocator; on a machine without CUDA every figure is left out."""
-
-    def __init__(self) -> None:
-        import torch
-
-        self.cuda = torch.cuda.is_available()
-        self.stages: dict[str, dict] = {}
-        self.idle = self.read_device()
-
-    def read_device(self) -> int | None:
-        """Bytes in use on the whole device, this process's context included."""
-        if not self.cuda:
-            return None
-        import pynvml
-
-        pynvml.nvmlInit()
-        used = pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(0)).used
-        pynvml.nvmlShutdown()
-        return used
-
-    def note(self, stage: str) -> None:
-        """Keep MiB allocated now, at the stage's peak, and reserved; start the next stage."""
-        import torch
-
-        found = {"at_s": round(time.perf_counter() - START, 2)}
-        if self.cuda:
-            torch.cuda.synchronize()
-            used = self.read_device() - self.idle
-            found |= {
-                "now": round(torch.cuda.memory_allocated() / MIB, 1),
-                "peak": round(torch.cuda.max_memory_allocated() / MIB, 1),
-                "reserved": round(torch.cuda.memory_reserved() / MIB, 1),
-                "peak_reserved": round(torch.cuda.max_memory_reserved() / MIB, 1),
-                "device_used": round(used / MIB, 1),
-            }
-            torch.cuda.reset_peak_memory_stats()
-        self.stages[stage] = found
+STEPS, TIMED_STEPS, CAPPED_STEPS = 4, 30, 40
+LEFTOVER_MIB = 8  # of the combination before; a new process is started beyond that
 
 
-def watch_captures(scorer, meter: Meter) -> None:
-    """Note the memory after each recorded forward and backward."""
-    for name in ("run_forward", "run_backward"):
-        stock = getattr(scorer, name)
+def make_config(job: dict, folder: str):
+    """The config of a combination; a run under a cap leaves the setting to auto_fit."""
+    from config import Config
 
-        def run(bucket, stock=stock, name=name):
-            note_quietly(meter, f"{name}_before")
-            stock(bucket)
-            note_quietly(meter, name)
-
-        setattr(scorer, name, run)
-
-
-def note_quietly(meter: Meter, stage: str) -> None:
-    """Allocated MiB now and at the peak, without a synchronisation: a capture forbids it."""
-    import torch
-
-    now, peak = torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated()
-    meter.stages[stage] = {"now": round(now / MIB, 1), "peak": round(peak / MIB, 1)}
-    torch.cuda.reset_peak_memory_stats()
+    common = {
+        "model_name": job["model"], "load_in_4bit": job["nf4"], "output_dir": folder,
+        "logging_dir": folder, "max_steps": choose_steps(job), "max_seq_length": 2048,
+    }  # fmt: skip
+    if "cap_gib" in job:
+        return Config(
+            **common, memory_budget_gib=float(job["cap_gib"]), auto_fit=True,
+            per_device_train_batch_size=WORKLOADS[job["workload"]][2],
+        )  # fmt: skip
+    return Config(
+        **common, gradient_checkpointing=job["checkpointing"],
+        per_device_train_batch_size=job["pairs"],
+    )  # fmt: skip
 
 
-def make_step_meter(meter: Meter, steps: int):
-    """A callback that notes the memory of the first steps and the seconds of the later ones."""
-    import torch
-    from transformers import TrainerCallback
-
-    class StepMeter(TrainerCallback):
-        """Memory after each of the first four steps; then times."""
-
-        ends: list[float] = []
-
-        def on_step_begin(self, args, state, control, **kwargs) -> None:
-            trainer = self.trainer
-            if meter.cuda and state.global_step == 1 and trainer.fast_obstacle is None:
-                watch_captures(trainer.packed_scorer.graphed, meter)
-
-        def on_step_end(self, args, state, control, **kwargs) -> None:
-            if state.global_step <= 4 or state.global_step == steps:
-                meter.note(f"step_{state.global_step}")
-            if meter.cuda:
-                torch.cuda.synchronize()
-            self.ends.append(time.perf_counter())
-
-    return StepMeter()
+def choose_steps(job: dict) -> int:
+    """Optimizer steps of a combination."""
+    return CAPPED_STEPS if "cap_gib" in job else TIMED_STEPS if job.get("solo") else STEPS
 
 
-def build(job: dict, folder: str, meter: Meter):
+def list_rows(job: dict) -> list[dict]:
+    """The combination's pairs."""
+    if "cap_gib" not in job:
+        return make_rows(job["pairs"], job["row"], 2)
+    from benchmark_inputs import make_rows as make_random_rows
+
+    prompt, answer, pairs = WORKLOADS[job["workload"]]
+    return make_random_rows(prompt, answer, pairs * 10, seed=0)
+
+
+def build(job: dict, config, device, folder: str, meter: Meter):
     """The trainer of the combination, as train_dpo.py builds it."""
+    from benchmark_inputs import make_tokenizer
     from datasets import Dataset
+    from transformers.trainer_callback import PrinterCallback
     from transformers.trainer_utils import SaveStrategy
 
-    from benchmark_inputs import make_tokenizer
-    from config import Config
     from fast.trainer import PreferenceTrainer
-    from hardware import find_device
     from qlora import build_lora_config, cast_adapter_to_fp32, keep_differentiable, load_base
     from trainer_setup import build_arguments
 
-    steps = TIMED_STEPS if job["solo"] else STEPS
-    config = Config(
-        model_name=job["model"], load_in_4bit=job["nf4"], max_steps=steps, max_seq_length=2048,
-        gradient_checkpointing=job["checkpointing"], per_device_train_batch_size=job["pairs"],
-        output_dir=folder, **job.get("keys", {}),
-    )  # fmt: skip
-    meter.note("imports")
-    device = find_device(config)
     model = load_base(config, device)
     keep_differentiable(model)
     meter.note("load")
@@ -136,64 +74,93 @@ def build(job: dict, folder: str, meter: Meter):
         reference_cache=Path(folder) / "reference",
         model=model,
         args=arguments,
-        train_dataset=Dataset.from_list(make_rows(job["pairs"], job["row"], 4)),
+        train_dataset=Dataset.from_list(list_rows(job)),
         processing_class=make_tokenizer(),
         peft_config=build_lora_config(config, model),
     )
     cast_adapter_to_fp32(trainer.model)
+    trainer.remove_callback(PrinterCallback)
     meter.note("build_and_reference")
-    return trainer, steps
+    return trainer
 
 
-def describe_run(trainer, meter: Meter, ends: list[float]) -> dict:
-    """What else explains the figures: versions, attention kernel, buckets, step time."""
+def predict(job: dict, config, device) -> tuple:
+    """(plan, config to run): the plan of the combination, or the one auto_fit takes."""
+    from memory.plan import plan_memory
+    from memory.search import fit_plan
+    from memory.shape import read_shape
+    from memory.speed import measure_rates
+    from memory_plan import measure_lengths
+    from qlora import choose_precision
+
+    shape, lengths = read_shape(config), measure_lengths(list_rows(job))
+    alone = job.get("solo") or "cap_gib" in job
+    rates = measure_rates(device.kind, choose_precision(config, device).base) if alone else None
+    if "cap_gib" not in job:
+        return plan_memory(config, device, shape, lengths, rates), config
+    plan = fit_plan(config, device, shape, lengths, rates)
+    return plan, plan.apply(config)
+
+
+def measure(job: dict, idle: float) -> dict:
+    """Run one combination."""
     import torch
 
-    later = sorted(b - a for a, b in zip(ends[5:], ends[6:], strict=False))
-    found = {
-        "torch": torch.__version__,
-        "obstacle": trainer.fast_obstacle,
-        "step_ms": round(1000 * later[len(later) // 2], 2) if later else None,
+    import base_cache
+    from hardware import GIB, find_device
+
+    base_cache.CACHE_FOLDER = Path(job["cache"]) / "quantised"
+    with tempfile.TemporaryDirectory() as folder:
+        config = make_config(job, folder)
+        device = find_device(config)
+        plan, config = predict(job, config, device)
+        meter = Meter(idle)
+        if "cap_gib" in job and meter.cuda:
+            share = job["cap_gib"] * GIB / device.total_bytes
+            torch.cuda.set_per_process_memory_fraction(share)
+        trainer = build(job, config, device, folder, meter)
+        callback = make_step_meter(meter, choose_steps(job), trainer)
+        trainer.add_callback(callback)
+        trainer.train()
+        found = meter.describe(trainer, callback.ends)
+        del trainer, callback
+    shown = {k: v for k, v in job.items() if k not in ("model", "cache")}
+    return {"combination": shown, **describe_plan(plan), **found, "stages": meter.stages}
+
+
+def describe_plan(plan) -> dict:
+    """The prediction, in MiB."""
+    mib = 2**20
+    return {
+        "setting": plan.describe().partition(":")[0],
+        "predicted_mib": round(plan.peak / mib, 1),
+        "predicted_process_mib": round(plan.process / mib, 1),
+        "predicted_step_ms": round(1000 * plan.step_seconds, 2) if plan.step_seconds else None,
+        "parts_mib": {name: round(size / mib, 1) for name, size in plan.parts.items()},
+        "largest_step": [plan.step.rows, plan.step.width, plan.step.count],
     }
-    if meter.cuda and trainer.fast_obstacle is None:
-        scorer = trainer.packed_scorer.graphed
-        stats = torch.cuda.memory_stats()
-        found |= {
-            "failure": scorer.failure,
-            "buckets": [bucket.shape for bucket in scorer.buckets],
-            "sdpa": choose_attention(trainer.model.config),
-            "stats": {k: v for k, v in stats.items() if k.endswith(("all.current", "all.peak"))},
-            "device": torch.cuda.get_device_name(),
-            "idle_mib": round(meter.idle / MIB, 1),
-        }
-    return found
 
 
-def choose_attention(config) -> int:
-    """torch's number of the attention kernel it takes for packed rows of this model."""
+def free_all() -> float:
+    """Drop the last combination; MiB that stay allocated."""
     import torch
 
-    options = {"device": "cuda", "dtype": torch.bfloat16}
-    q = torch.zeros(2, config.num_attention_heads, 64, config.head_dim, **options)
-    mask = torch.ones(2, 1, 64, 64, dtype=torch.bool, device="cuda")
-    return int(torch._fused_sdp_choice(q.requires_grad_(), q, q, mask))
+    gc.collect()
+    if not torch.cuda.is_available():
+        return 0.0
+    torch._C._cuda_clearCublasWorkspaces()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    return torch.cuda.memory_allocated() / 2**20
 
 
 def main() -> int:
-    """Train the combination given as JSON, print its figures."""
-    from transformers.trainer_callback import PrinterCallback
-
-    job = json.loads(sys.argv[1])
-    meter = Meter()
-    with tempfile.TemporaryDirectory() as folder:
-        trainer, steps = build(job, folder, meter)
-        trainer.remove_callback(PrinterCallback)
-        callback = make_step_meter(meter, steps)
-        callback.trainer = trainer
-        trainer.add_callback(callback)
-        trainer.train()
-        found = describe_run(trainer, meter, callback.ends)
-    print(json.dumps({"combination": job, "stages": meter.stages, **found}), flush=True)
+    """Measure the jobs given as a JSON list; stops early when memory is not given back."""
+    idle = read_device()
+    for job in json.loads(sys.argv[1]):
+        print(json.dumps(measure(job, idle)), flush=True)
+        if free_all() > LEFTOVER_MIB:
+            break
     return 0
 
 

@@ -51,7 +51,7 @@ def size_layer(shape: ModelShape, step: MicroStep, how: Setting) -> dict[str, fl
     gated = 3 if how.kernels and shape.plain else 4
     adapted = sum(linear.adapted for linear in shape.linears) / shape.layers
     return {
-        "norms": per_token * shape.norms_per_layer * (norm + shape.hidden),
+        "norms": shape.norms_per_layer * (per_token * (norm + shape.hidden) + FP32 * step.tokens),
         "attention": per_token * attention + FP32 * shape.heads * step.tokens,
         "mlp": per_token * gated * shape.intermediate,
         "lora": per_token * adapted * how.rank,
@@ -60,14 +60,12 @@ def size_layer(shape: ModelShape, step: MicroStep, how: Setting) -> dict[str, fl
 
 
 def size_head(shape: ModelShape, step: MicroStep, how: Setting) -> tuple[float, float]:
-    """(forward, backward) bytes of the output head beyond the backbone."""
+    """(forward, backward) bytes of the output head beyond its input."""
     tile = min(step.count, TOKEN_TILE) * VOCABULARY_TILE
     folded = tile * how.item if how.kernels else tile * (how.item + 5 * FP32)
-    hidden = step.count * shape.hidden
     statistics = 8 * FP32 * step.count
-    forward = folded + hidden * how.item + statistics
-    backward = folded + hidden * (2 * how.item + FP32) + statistics
-    return forward, backward
+    gradient = step.count * shape.hidden * (how.item + FP32)
+    return folded + statistics, folded + statistics + gradient
 
 
 def size_dequantised(shape: ModelShape, how: Setting) -> float:
@@ -76,28 +74,31 @@ def size_dequantised(shape: ModelShape, how: Setting) -> float:
 
 
 def measure_training(shape: ModelShape, step: MicroStep, how: Setting) -> dict[str, float]:
-    """Bytes at the peak of one micro-step's forward and backward, by what they hold."""
-    layer = size_layer(shape, step, how)
-    one = sum(layer.values())
+    """Bytes at the peak of one micro-step's forward and backward, by what they hold.
+
+    The peak is in the last layer's backward, at the gated product (its gradient and those of gate
+    and up beside everything kept), or in the head's backward where the vocabulary is wide.
+    """
+    one = sum(size_layer(shape, step, how).values())
     stream = how.item * step.tokens * shape.hidden
     wide = how.item * step.tokens * shape.intermediate
-    angles = 2 * how.item * step.tokens * shape.head_width + step.rows * step.width**2
-    kept = shape.layers * (stream if how.checkpointing else one) + stream + angles
-    recomputed = one - stream if how.checkpointing else 0.0
-    dequantised = size_dequantised(shape, how)
+    hidden = how.item * step.count * shape.hidden  # input of the head
+    angles = 2 * how.item * step.tokens * shape.head_width
     head_forward, head_backward = size_head(shape, step, how)
-    mlp_backward = {
+    dequantised = size_dequantised(shape, how)
+    if how.checkpointing:
+        layers = shape.layers * stream + step.rows * step.width**2  # with the boolean mask
+        recomputed = one - stream
+    else:
+        layers = shape.layers * one - stream  # the first layer's input needs no gradient
+        recomputed = 0.0
+    kept = layers + angles
+    in_head = {"head": stream + hidden + max(head_forward, head_backward)}
+    in_layer = {
         "recomputed layer": recomputed,
         "backward": stream + max(2 * wide, wide + dequantised),
     }
-    candidates = [
-        {"head": max(head_forward + stream, head_backward)},
-        {"head": how.item * (step.count + step.tokens) * shape.hidden + stream},
-        mlp_backward,
-        {"forward": 2 * stream + 3 * wide + dequantised if how.checkpointing else dequantised},
-    ]
-    extra = max(candidates, key=lambda parts: sum(parts.values()))
-    return {"activations": kept, **extra}
+    return {"activations": kept, **max(in_head, in_layer, key=lambda x: sum(x.values()))}
 
 
 def measure_scoring(shape: ModelShape, step: MicroStep, how: Setting) -> dict[str, float]:
@@ -106,6 +107,6 @@ def measure_scoring(shape: ModelShape, step: MicroStep, how: Setting) -> dict[st
     wide = how.item * step.tokens * shape.intermediate
     mask = (how.item + 1) * step.rows * step.width**2
     forward = 2 * stream + 3 * wide + size_dequantised(shape, how)
-    head = size_head(shape, step, how)[0] + stream
+    head = size_head(shape, step, how)[0] + stream + how.item * step.count * shape.hidden
     building = 5 * step.rows * step.width**2
     return {"mask": mask, "forward": max(forward, head, building)}

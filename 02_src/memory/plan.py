@@ -7,6 +7,7 @@ Figures are bytes. Of the whole process they are what the driver shows: allocate
 its allocator keeps beyond that, and the CUDA context.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -22,9 +23,10 @@ from memory.weights import size_training, size_weights
 from qlora import choose_precision
 
 MIB = 2**20
-WORKSPACE = {"cuda": 72 * MIB, "cpu": 0, "mps": 0}  # cuBLAS, for two streams
-CONTEXT = {"cuda": 560 * MIB, "cpu": 800 * MIB, "mps": 800 * MIB}  # driver, kernels, libraries
-SLACK = 0.06  # of activations: what the allocator keeps beyond what is in use
+HANDLES = 4  # cuBLAS workspaces: forward and backward thread, on the usual and the graphs' stream
+CONTEXT = {"cuda": 650 * MIB, "cpu": 800 * MIB, "mps": 800 * MIB}  # driver, kernels, libraries
+SMALL_WORKSPACE = ":4096:2:16:8"  # what cuBLAS takes on cards before Hopper
+SLACK = 0.03  # of activations: what the allocator keeps beyond what is in use
 SLACK_BYTES = 64 * MIB
 REFERENCE_TOKENS = 2048  # fast.trainer
 Lengths = Sequence[tuple[int, int]]  # of each pair: tokens in its row, predicted tokens
@@ -107,7 +109,7 @@ def plan_memory(
     worst = find_worst(lengths, config.per_device_train_batch_size, graphs)
     fixed = size_weights(shape, config.load_in_4bit, config.bnb_4bit_use_double_quant, item)
     trained = size_training(shape, config.lora_r, precision.optim, graphs, item)
-    workspace = {"workspace": float(WORKSPACE[device.kind])}
+    workspace = {"workspace": size_workspace(device, graphs)}
     if config.fast_forward:
         moving = measure_training(shape, worst, how)
     else:
@@ -160,6 +162,16 @@ def size_merge(shape: ModelShape, rank: int) -> float:
     """Bytes of system memory that merge_lora.py takes: 16-bit base, adapter, one fp32 product."""
     weights = 2 * (shape.linear_weights + shape.embeddings + shape.others)
     return weights + 4 * shape.count_adapter(rank) + 8 * shape.largest_linear + CONTEXT["cpu"]
+
+
+def size_workspace(device: Device, graphs: bool) -> float:
+    """Bytes of cuBLAS's workspaces: 32 MiB each from Hopper on, 8.1 before."""
+    if device.kind != "cuda":
+        return 0.0
+    small = os.environ.get("CUBLAS_WORKSPACE_CONFIG") == SMALL_WORKSPACE
+    major = int((device.capability or "0").split(".")[0])
+    each = 8.125 * MIB if small or major < 9 else 32 * MIB
+    return each * (HANDLES if graphs else HANDLES / 2)
 
 
 def find_budget(config: Config, device: Device) -> float:

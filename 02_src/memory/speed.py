@@ -16,11 +16,13 @@ from memory.shape import ModelShape
 TOKENS = (64, 256, 1024, 4096)  # rows of the calibrated matmuls
 CPU_TOKENS = (64, 512)
 INNER = 2048
-PASSES = 3.0  # reads and writes of each kept activation, forward and backward
+PASSES = 7.0  # reads and writes of each kept activation, forward and backward
 KERNELS_PER_LAYER = 120  # launches of forward and backward, fused layers
-HOST_OPERATIONS = 900  # small torch operations around a micro-step: loss, metrics, trainer
+HOST_OPERATIONS = 700  # small torch operations around a micro-step: loss, metrics, trainer
 STEP_OPERATIONS = 500  # and around an optimizer step
-ATTENTION_SHARE = 0.35  # of the matmul rate that attention kernels with a mask reach
+GRAPH_LAUNCH = 0.75  # seconds of a small kernel inside a graph, in measured back-to-back launches
+EAGER_LAUNCH = 6.0  # and with Python, autograd and hooks around it
+ATTENTION_SHARE = 0.2  # of the matmul rate that attention kernels with a mask reach
 OPTIMIZER_BYTES = 28  # read and written for each trainable parameter by AdamW and clipping
 
 
@@ -49,7 +51,7 @@ class Rates:
 def measure_rates(kind: str, dtype: torch.dtype) -> Rates:
     """Calibrate matmul, memory and launch rates of a device."""
     cuda = kind == "cuda"
-    size = 256 * 2**20 if cuda else 32 * 2**20
+    size = min(256 * 2**20, torch.cuda.mem_get_info()[0] // 32) if cuda else 32 * 2**20
     big = torch.zeros(size // 4, device=kind)
     other = torch.empty_like(big)
     small, host = torch.zeros(64, device=kind), torch.zeros(64)
@@ -59,12 +61,17 @@ def measure_rates(kind: str, dtype: torch.dtype) -> Rates:
         x = torch.randn(rows, INNER, device=kind, dtype=dtype)
         seconds = time_call(lambda x=x: x @ weight, 20 if cuda else 3, cuda)
         matmul.append((rows, 2 * rows * INNER**2 / seconds))
-    return Rates(
+    rates = Rates(
         tuple(matmul),
         2 * size / time_call(lambda: other.copy_(big), 10 if cuda else 3, cuda),
         time_call(lambda: small.add_(1), 500, cuda),
         time_call(lambda: host.add(1), 2000, False),
     )
+    if cuda:  # nothing of it may count as the run's
+        del big, other, weight, x
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    return rates
 
 
 def time_call(run: Callable[[], object], repeats: int, cuda: bool) -> float:
@@ -99,7 +106,7 @@ def predict_micro_step(
     if how.four_bit:
         traffic += shape.linear_weights * (0.5 + how.item) * uses
     kernels = KERNELS_PER_LAYER * shape.layers * (uses / 2)
-    launch = rates.launch * (0.3 if graphs else 2.0)
+    launch = rates.launch * (GRAPH_LAUNCH if graphs else EAGER_LAUNCH)
     return seconds + traffic / rates.memory + kernels * launch
 
 
