@@ -5,6 +5,7 @@ run = train_within(config, plan, attempt)               # a smaller plan after r
 """
 
 import gc
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import torch
 from config import Config
 from errors import UserError
 from hardware import GIB, Device
-from memory.plan import Lengths, Plan
+from memory.plan import SMALL_WORKSPACE, Lengths, Plan, find_budget
 from memory.search import choose_plan, find_smaller, list_plans, suggest_keys
 from memory.shape import ModelShape, read_shape
 from memory.speed import Rates, measure_rates
@@ -22,6 +23,7 @@ from memory.table import format_plan
 from qlora import choose_precision
 
 ID_COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
+SMALL_CARD = 4 * GIB  # below, cuBLAS gets the workspace it has on older cards, 8 MiB each
 LAST_HINT = "close other programs, or use a smaller max_seq_length or model_name"
 
 
@@ -54,6 +56,8 @@ def prepare_plan(
     Raises:
         UserError: on a GPU, when the run does not fit and may not be, or cannot be, made to.
     """
+    if device.kind == "cuda" and find_budget(config, device) < SMALL_CARD:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", SMALL_WORKSPACE)  # before CUDA's first use
     shape = read_shape(config)
     rates = rates or measure_rates(device.kind, choose_precision(config, device).base)
     plans = list_plans(config, device, shape, lengths, rates)
@@ -69,10 +73,15 @@ def prepare_plan(
 
 def describe_change(own: Plan, chosen: Plan) -> str:
     """What is changed, in config keys, and why."""
-    before, after = own.overrides, chosen.overrides
-    keys = ", ".join(f"{k}={str(v).lower()}" for k, v in after.items() if before[k] != v)
+    keys = ", ".join(list_changes(own, chosen))
     why = "is faster" if own.fits else f"fits ({own.process / GIB:.2f} GiB would not)"
     return f"{keys} {why}; the effective batch stays {chosen.batch * chosen.accumulation}"
+
+
+def list_changes(own: Plan, chosen: Plan) -> list[str]:
+    """key=value of what differs between two plans."""
+    before = own.overrides
+    return [f"{k}={str(v).lower()}" for k, v in chosen.overrides.items() if before[k] != v]
 
 
 def report_misfit(
@@ -86,7 +95,7 @@ def report_misfit(
     """Refuse a run that does not fit its GPU; on a CPU, where memory is shared, only warn."""
     need = f"needs {own.process / GIB:.2f} GiB and {own.budget / GIB:.2f} are there"
     if best:
-        keys = " ".join(f"--set {k}={str(v).lower()}" for k, v in best.overrides.items())
+        keys = " ".join(f"--set {change}" for change in list_changes(own, best))
         text = f"memory_budget_gib: the run {need}; set auto_fit=true, or {keys}"
     else:
         smallest = min(plans, key=lambda plan: plan.process)
@@ -114,7 +123,7 @@ def train_within(planned: Planned, attempt: Callable[[Planned, bool], object], r
         smaller = find_smaller(planned.others, planned.plan)
         if smaller is None:
             raise UserError(f"out of memory ({reason}) and no smaller plan is left; {LAST_HINT}")
-        keys = " ".join(f"--set {k}={str(v).lower()}" for k, v in smaller.overrides.items())
+        keys = " ".join(f"--set {change}" for change in list_changes(planned.plan, smaller))
         if not planned.config.auto_fit:
             raise UserError(
                 f"out of memory ({reason}); the run is saved: go on with --resume {keys}, or with "

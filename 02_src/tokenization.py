@@ -14,6 +14,8 @@ from prompt_contract import answer_ending, render_text
 from token_cache import name_tokens, read_tokens, write_tokens
 from utils.formatting import Message
 
+SMALLEST_CACHED = 200  # pairs; fewer are tokenised as fast as they are looked up
+
 
 @dataclass
 class TokenizedPairs:
@@ -31,6 +33,8 @@ def tokenize_pairs(pairs: Sequence[Pair], tokenizer, config: Config) -> Tokenize
     whole. max_target_length and max_seq_length cut the end of an answer. A pair whose prompt
     leaves no room for an answer is left out. Done once: the ids are kept on disk (token_cache).
     """
+    if len(pairs) < SMALLEST_CACHED:
+        return tokenize_afresh(pairs, tokenizer, config)[0]
     file = name_tokens(pairs, tokenizer, config)
     cached = read_tokens(file)
     if cached is not None:

@@ -161,6 +161,28 @@ def plan_run(config: Config, device, data):
     return planned, tokenizer
 
 
+def run_planned(arguments: argparse.Namespace, device, data, planned, tokenizer) -> Run:
+    """Load, build, verify, train; again with a smaller plan when memory runs out."""
+    from memory.table import draw_plan
+    from memory_plan import train_within, verify_plan
+    from qlora import load_policy
+    from trainer_setup import build_trainer
+
+    def attempt(planned, resume: bool) -> Run:
+        model, _ = load_policy(planned.config, device, tokenizer)
+        mark("base model")
+        trainer = build_trainer(planned.config, device, model, tokenizer, data, planned.plan)
+        mark("trainer, reference")
+        if arguments.overwrite and not resume:
+            clear_output(planned.config)
+        draw_plan(planned.plan, log_folder(planned.config))
+        verify_plan(trainer, planned.plan)
+        mark("plan drawn, verified")
+        return train(trainer, planned.config, resume)
+
+    return train_within(planned, attempt, arguments.resume)
+
+
 def main() -> int:
     """The story: config, device, data, plan, policy, trainer, run."""
     arguments = parse_arguments()
@@ -171,10 +193,7 @@ def main() -> int:
     data = load_preferences(config)
     mark("data")
     device = find_device(config)
-    from memory.table import draw_plan
-    from memory_plan import train_within, verify_plan
     from qlora import choose_precision, load_policy
-    from trainer_setup import build_trainer
 
     mark("imports")
     for notice in (*list_notices(config), *data.notices, *choose_precision(config, device).notices):
@@ -185,20 +204,7 @@ def main() -> int:
     if arguments.dry_run:
         model, tokenizer = load_policy(planned.config, device, tokenizer)
         return try_first_step(planned.config, device, model, tokenizer, data)
-
-    def attempt(planned, resume: bool) -> Run:
-        model, _ = load_policy(planned.config, device, tokenizer)
-        mark("base model")
-        trainer = build_trainer(planned.config, device, model, tokenizer, data, planned.plan)
-        mark("trainer, reference")
-        if arguments.overwrite and not resume:
-            clear_output(config)
-        draw_plan(planned.plan, log_folder(config))
-        verify_plan(trainer, planned.plan)
-        mark("plan drawn, verified")
-        return train(trainer, planned.config, resume)
-
-    run = train_within(planned, attempt, arguments.resume)
+    run = run_planned(arguments, device, data, planned, tokenizer)
     if arguments.profile_startup:
         print(format_profile())
     if not run.finished:

@@ -12,7 +12,7 @@ from memory.plan import Plan
 from preferences import PreferenceData
 from qlora import build_lora_config, cast_adapter_to_fp32, choose_precision
 from run_log import RunLog
-from tokenization import require_rows, tokenize_pairs
+from tokenization import TokenizedPairs, require_rows, tokenize_pairs
 from train_callbacks import (
     LogCallback,
     PatienceCallback,
@@ -42,18 +42,13 @@ def build_trainer(
         UserError: no pair fits max_seq_length, or a LoRA target does not exist.
     """
     disable_progress_bars()
-    train, validation = (
-        tokenize_pairs(part, tokenizer, config) for part in (data.train, data.validation)
-    )
-    for notice in train.notices + validation.notices:
-        print(f"note: {notice}")
-    require_rows(train, config)
+    train, validation = tokenize_data(config, tokenizer, data)
     sample = ValidationSample(
         validation.pairs, validation.rows, tokenizer, config.validation_answers
     )
     best = choose_best_metric(config, bool(validation.rows), bool(sample))
-    callbacks = build_callbacks(config, sample, best)
-    callbacks.insert(0, MemoryCallback(device.kind, plan, RunLog(log_folder(config))))
+    memory = MemoryCallback(device.kind, plan, RunLog(log_folder(config)))
+    callbacks = [memory, *build_callbacks(config, sample, best)]
     trainer = PreferenceTrainer(
         fast_forward=config.fast_forward,
         cuda_graphs=config.cuda_graphs,
@@ -71,6 +66,19 @@ def build_trainer(
             callback.trainer = trainer
     cast_adapter_to_fp32(trainer.model)
     return trainer
+
+
+def tokenize_data(
+    config: Config, tokenizer, data: PreferenceData
+) -> tuple[TokenizedPairs, TokenizedPairs]:
+    """(train, validation) as token ids; what was cut is said."""
+    train, validation = (
+        tokenize_pairs(part, tokenizer, config) for part in (data.train, data.validation)
+    )
+    for notice in train.notices + validation.notices:
+        print(f"note: {notice}")
+    require_rows(train, config)
+    return train, validation
 
 
 def choose_best_metric(config: Config, validates: bool, asks: bool) -> str | None:

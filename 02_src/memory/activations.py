@@ -106,7 +106,7 @@ def measure_scoring(shape: ModelShape, step: MicroStep, how: Setting) -> dict[st
     stream = how.item * step.tokens * shape.hidden
     wide = how.item * step.tokens * shape.intermediate
     mask = (how.item + 1) * step.rows * step.width**2
-    forward = 2 * stream + 3 * wide + size_dequantised(shape, how)
+    forward = 2 * stream + 2 * wide + max(wide, size_dequantised(shape, how))
     head = size_head(shape, step, how)[0] + stream + how.item * step.count * shape.hidden
     building = 5 * step.rows * step.width**2
     return {"mask": mask, "forward": max(forward, head, building)}

@@ -29,6 +29,12 @@ SMALL_WORKSPACE = ":4096:2:16:8"  # what cuBLAS takes on cards before Hopper
 SLACK = 0.03  # of activations: what the allocator keeps beyond what is in use
 SLACK_BYTES = 64 * MIB
 REFERENCE_TOKENS = 2048  # fast.trainer
+SETTING_KEYS = (
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "gradient_checkpointing",
+    "load_in_4bit",
+)
 Lengths = Sequence[tuple[int, int]]  # of each pair: tokens in its row, predicted tokens
 
 
@@ -68,16 +74,14 @@ class Plan:
     @property
     def overrides(self) -> dict[str, int | bool]:
         """The config keys of this setting."""
-        return {
-            "per_device_train_batch_size": self.batch,
-            "gradient_accumulation_steps": self.accumulation,
-            "gradient_checkpointing": self.checkpointing,
-            "load_in_4bit": self.four_bit,
-        }
+        values = (self.batch, self.accumulation, self.checkpointing, self.four_bit)
+        return dict(zip(SETTING_KEYS, values, strict=True))
 
     def apply(self, config: Config) -> Config:
         """The config with this setting; the effective batch is the same."""
-        return config.model_copy(update=self.overrides)
+        validation = {"per_device_eval_batch_size": min(self.batch, config.eval_batch)}
+        changed = self.overrides != read_overrides(config)
+        return config.model_copy(update={**self.overrides, **validation}) if changed else config
 
     def describe(self) -> str:
         """One line: the setting, its peak, its step time."""
@@ -101,40 +105,68 @@ def plan_memory(
         lengths: of each pair, its tokens in a packed row and its predicted tokens.
         rates: this machine's calibration; without it no step time is predicted.
     """
-    precision = choose_precision(config, device)
-    item = precision.base.itemsize
-    graphs = config.cuda_graphs and config.fast_forward and device.kind == "cuda"
-    kernels = device.kind == "cuda" and find_kernels() is not None
-    how = Setting(item, config.lora_r, config.load_in_4bit, config.gradient_checkpointing, kernels)
-    worst = find_worst(lengths, config.per_device_train_batch_size, graphs)
-    fixed = size_weights(shape, config.load_in_4bit, config.bnb_4bit_use_double_quant, item)
-    trained = size_training(shape, config.lora_r, precision.optim, graphs, item)
-    workspace = {"workspace": size_workspace(device, graphs)}
-    if config.fast_forward:
-        moving = measure_training(shape, worst, how)
-    else:
-        worst = pad_batch(sorted(lengths, reverse=True)[: config.per_device_train_batch_size])
-        moving = measure_stock(shape, worst, how)
-    parts = {**fixed, **trained, **workspace, **moving}
-    resident = sum(fixed.values()) + trained["adapter"] + workspace["workspace"]
-    seconds = None
-    if rates:
-        usual = find_usual(lengths, config.per_device_train_batch_size, graphs)
-        seconds = predict_step(shape, usual, how, rates, config.gradient_accumulation_steps, graphs)
+    batch = config.per_device_train_batch_size
+    how, optimizer = choose_setting(config, device)
+    graphs = uses_graphs(config, device)
+    fixed = size_weights(shape, how.four_bit, config.bnb_4bit_use_double_quant, how.item)
+    trained = size_training(shape, how.rank, optimizer, graphs, how.item)
+    workspace = size_workspace(device, graphs)
+    worst, moving = size_worst(config, shape, lengths, how, graphs)
+    parts = {**fixed, **trained, "workspace": workspace, **moving}
+    resident = sum(fixed.values()) + trained["adapter"] + workspace
+    stages = size_stages(config, shape, lengths, how, resident, trained)
+    usual = find_usual(lengths, batch, graphs)
+    micro_steps = config.gradient_accumulation_steps
     return Plan(
-        batch=config.per_device_train_batch_size,
-        accumulation=config.gradient_accumulation_steps,
-        checkpointing=config.gradient_checkpointing,
-        four_bit=config.load_in_4bit,
+        batch=batch,
+        accumulation=micro_steps,
+        checkpointing=how.checkpointing,
+        four_bit=how.four_bit,
         step=worst,
         parts=parts,
-        stages=size_stages(config, shape, lengths, how, sum(parts.values()), resident, trained),
+        stages={"training": sum(parts.values()), **stages},
         context=CONTEXT[device.kind],
         slack=SLACK_BYTES + SLACK * sum(moving.values()),
         budget=find_budget(config, device),
         rough=not config.fast_forward,
-        step_seconds=seconds,
+        step_seconds=rates and predict_step(shape, usual, how, rates, micro_steps, graphs),
     )
+
+
+def read_overrides(config: Config) -> dict[str, int | bool]:
+    """The keys of a setting as the config has them."""
+    return {name: getattr(config, name) for name in SETTING_KEYS}
+
+
+def uses_graphs(config: Config, device: Device) -> bool:
+    """Whether training steps are replayed as CUDA graphs."""
+    return config.cuda_graphs and config.fast_forward and device.kind == "cuda"
+
+
+def choose_setting(config: Config, device: Device) -> tuple[Setting, str]:
+    """(what activations depend on, optimizer) of the config on this device."""
+    precision = choose_precision(config, device)
+    kernels = device.kind == "cuda" and find_kernels() is not None
+    how = Setting(
+        precision.base.itemsize,
+        config.lora_r,
+        config.load_in_4bit,
+        config.gradient_checkpointing,
+        kernels,
+    )
+    return how, precision.optim
+
+
+def size_worst(
+    config: Config, shape: ModelShape, lengths: Lengths, how: Setting, graphs: bool
+) -> tuple[MicroStep, dict[str, float]]:
+    """The largest micro-step and the bytes at its peak beyond weights and optimizer."""
+    batch = config.per_device_train_batch_size
+    if config.fast_forward:
+        worst = find_worst(lengths, batch, graphs)
+        return worst, measure_training(shape, worst, how)
+    worst = pad_batch(sorted(lengths, reverse=True)[:batch])
+    return worst, measure_stock(shape, worst, how)
 
 
 def size_stages(
@@ -142,17 +174,15 @@ def size_stages(
     shape: ModelShape,
     lengths: Lengths,
     how: Setting,
-    training: float,
     resident: float,
     trained: dict[str, float],
 ) -> dict[str, float]:
-    """Bytes allocated at the peak of each stage that runs on the training device."""
+    """Bytes allocated at the peak of each stage but training, on the training device."""
     ordered = sorted(lengths, reverse=True)
-    fitting = max(1, REFERENCE_TOKENS // ordered[0][0])
+    fitting = max(1, REFERENCE_TOKENS // (ordered[0][0] + 1))
     reference = measure_scoring(shape, shape_batch(ordered[:fitting], False), how)
     validation = measure_scoring(shape, shape_batch(ordered[: config.eval_batch], False), how)
     return {
-        "training": training,
         "reference pass": resident + sum(reference.values()),
         "validation": resident + sum(trained.values()) + sum(validation.values()),
     }
