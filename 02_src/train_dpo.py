@@ -163,7 +163,6 @@ def plan_run(config: Config, device, data):
 
 def run_planned(arguments: argparse.Namespace, device, data, planned, tokenizer) -> Run:
     """Load, build, verify, train; again with a smaller plan when memory runs out."""
-    from memory.table import draw_plan
     from memory_plan import train_within, verify_plan
     from qlora import load_policy
     from trainer_setup import build_trainer
@@ -175,9 +174,7 @@ def run_planned(arguments: argparse.Namespace, device, data, planned, tokenizer)
         mark("trainer, reference")
         if arguments.overwrite and not resume:
             clear_output(planned.config)
-        draw_plan(planned.plan, log_folder(planned.config))
         verify_plan(trainer, planned.plan)
-        mark("plan drawn, verified")
         return train(trainer, planned.config, resume)
 
     return train_within(planned, attempt, arguments.resume)

@@ -10,6 +10,7 @@ from transformers import TrainerCallback
 
 from hardware import GIB
 from memory.plan import Plan
+from memory.table import draw_plan, format_plan
 from run_log import RunLog
 from startup_profile import mark
 
@@ -72,6 +73,11 @@ class MemoryCallback(TrainerCallback):
         self.began = time.perf_counter()
         self.peak = 0
 
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        """The plan joins training.log."""
+        if self.plan is not None:
+            self.log.write_line(format_plan(self.plan))
+
     def on_step_begin(self, args, state, control, **kwargs) -> None:
         """Start the step's clock."""
         self.began = time.perf_counter()
@@ -80,6 +86,8 @@ class MemoryCallback(TrainerCallback):
         """Look at memory and time."""
         if state.global_step == 1:
             mark("first step")
+            if self.plan is not None:  # after the first step: the picture can wait, it cannot
+                draw_plan(self.plan, self.log.folder)
         used, most, share = read_memory(self.device_kind)
         self.peak = max(self.peak, used, most)
         text = self.watch.add(time.perf_counter() - self.began, share)

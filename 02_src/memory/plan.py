@@ -25,6 +25,7 @@ from qlora import choose_precision
 MIB = 2**20
 HANDLES = 4  # cuBLAS workspaces: forward and backward thread, on the usual and the graphs' stream
 CONTEXT = {"cuda": 650 * MIB, "cpu": 800 * MIB, "mps": 800 * MIB}  # driver, kernels, libraries
+BARE_CONTEXT = 500 * MIB  # of it, what CUDA takes as soon as it starts
 SMALL_WORKSPACE = ":4096:2:16:8"  # what cuBLAS takes on cards before Hopper
 SLACK = 0.03  # of activations: what the allocator keeps beyond what is in use
 SLACK_BYTES = 64 * MIB
@@ -207,5 +208,6 @@ def size_workspace(device: Device, graphs: bool) -> float:
 def find_budget(config: Config, device: Device) -> float:
     """Bytes the run may take: the config's budget, or what is free on the device now."""
     if config.memory_budget_gib is None:
-        return float(device.free_bytes)
+        own = BARE_CONTEXT if device.kind == "cuda" else 0  # taken already when free was read
+        return float(device.free_bytes + own)
     return min(config.memory_budget_gib * GIB, float(device.total_bytes))

@@ -50,12 +50,12 @@ def test_a_run_that_does_not_fit_is_refused_with_the_keys_that_help(tiny_plans, 
     with pytest.raises(
         UserError, match="auto_fit=true, or --set per_device_train_batch_size=[12] "
     ):
-        tiny_plans(1.0, long, gradient_checkpointing=True)
-    planned = tiny_plans(1.0, long, auto_fit=True, gradient_checkpointing=True)
+        tiny_plans(0.51, long, gradient_checkpointing=True)
+    planned = tiny_plans(0.51, long, auto_fit=True, gradient_checkpointing=True)
     assert planned.config.per_device_train_batch_size < 4 and planned.config.effective_batch == 4
     assert "auto_fit:" in capsys.readouterr().out
     with pytest.raises(UserError, match="no split of the batch fits.*max_seq_length="):
-        tiny_plans(0.5, long, auto_fit=True)
+        tiny_plans(0.1, long, auto_fit=True)
 
 
 def test_out_of_memory_takes_the_next_smaller_plan_or_proposes_it(tiny_plans):
