@@ -64,11 +64,25 @@ def prepare_plan(
     own, best = plans[0], choose_plan(plans)
     chosen = best if best and config.auto_fit else own
     print(format_plan(chosen, "system memory" if device.kind == "cpu" else "GPU memory"))
+    say_other_base(config, device, shape, lengths, rates)
     if chosen is not own:
         print(f"auto_fit: {describe_change(own, chosen)}")
     elif not own.fits:
         report_misfit(config, device, shape, own, best, plans)
     return Planned(chosen, chosen.apply(config), plans)
+
+
+def say_other_base(
+    config: Config, device: Device, shape: ModelShape, lengths: Lengths, rates: Rates
+) -> None:
+    """Say what the best setting with the other kind of base (4 bit or 16 bit) would take.
+
+    It is never taken by itself: another base is another model, with another reference.
+    """
+    other = config.model_copy(update={"load_in_4bit": not config.load_in_4bit})
+    best = choose_plan(list_plans(other, device, shape, lengths, rates))
+    if best:
+        print(f"  with load_in_4bit={str(other.load_in_4bit).lower()}: {best.describe()}")
 
 
 def describe_change(own: Plan, chosen: Plan) -> str:

@@ -53,6 +53,7 @@ class Plan:
     context: float
     slack: float
     budget: float
+    merge: float  # of system memory, while merge_lora.py runs
     rough: bool  # stock TRL's path: counted roughly
     step_seconds: float | None = None
     notes: tuple[str, ...] = field(default=())
@@ -129,6 +130,7 @@ def plan_memory(
         context=CONTEXT[device.kind],
         slack=SLACK_BYTES + SLACK * sum(moving.values()),
         budget=find_budget(config, device),
+        merge=size_merge(shape, how.rank),
         rough=not config.fast_forward,
         step_seconds=rates and predict_step(shape, usual, how, rates, micro_steps, graphs),
     )
