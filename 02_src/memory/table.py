@@ -56,6 +56,6 @@ def draw_plan(plan: Plan, folder: Path) -> Path:
     axes.legend(ncols=4, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.25))
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{CHART_FILE}.tmp.png"
-    figure.savefig(temporary, dpi=110)
+    figure.savefig(temporary, dpi=110, bbox_inches="tight")
     temporary.replace(folder / CHART_FILE)
     return folder / CHART_FILE
