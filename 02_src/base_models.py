@@ -5,6 +5,7 @@ tokenizer = load_tokenizer(source)
 """
 
 import hashlib
+import json
 import re
 import shutil
 import struct
@@ -80,7 +81,31 @@ def resolve_model(config: Config) -> ModelSource:
             f"model_name: {name}: no such folder, and not a hub id like "
             "meta-llama/Llama-3.2-1B-Instruct or embedded:smollm2-135m-instruct"
         )
+    cached = find_snapshot(name, config.model_revision)
+    if cached:
+        return ModelSource(name, str(cached), trust_remote_code=config.trust_remote_code)
     return ModelSource(name, name, config.model_revision, config.trust_remote_code)
+
+
+def find_snapshot(name: str, revision: str | None) -> Path | None:
+    """The folder of a hub model that is on this disk whole; then the hub is not asked.
+
+    A model_revision of null means the newest at the time of the download.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, "config.json", revision=revision)
+    folder = Path(found).parent if isinstance(found, str) else None
+    return folder if folder and holds_weights(folder) else None
+
+
+def holds_weights(folder: Path) -> bool:
+    """Whether a model folder has a tokenizer and every safetensors file its index names."""
+    index = folder / "model.safetensors.index.json"
+    names = {"model.safetensors"}
+    if index.is_file():
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    return all((folder / name).is_file() for name in {*names, "tokenizer_config.json"})
 
 
 def check_model_folder(path: Path) -> None:

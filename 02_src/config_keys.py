@@ -97,6 +97,14 @@ class Config(BaseModel):
     save_steps: int = key(20, "optimizer steps between two checkpoints", gt=0)
     save_total_limit: int = key(2, "checkpoints kept", gt=0)
 
+    # Memory
+    memory_budget_gib: float | None = key(
+        None, "most the run may take on its device; null: what is free when it starts", gt=0
+    )
+    auto_fit: bool = key(
+        False, "split the batch and recompute activations as the budget needs; false: only say so"
+    )
+
     # Optimisation
     num_train_epochs: float = key(3, "passes over the data", gt=0, le=1000)
     max_steps: int | None = key(None, "stop after this many optimizer steps; null: off", gt=0)

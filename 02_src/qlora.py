@@ -6,14 +6,17 @@
 QLoRA: Dettmers et al. 2023 (arXiv 2305.14314). LoRA: Hu et al. 2021 (arXiv 2106.09685).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.metadata import version
 
 import torch
 from peft import LoraConfig
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from base_models import load_tokenizer, readable_hub_errors, resolve_model
+from base_cache import discard_quantised, find_quantised, write_quantised
+from base_models import ModelSource, load_tokenizer, readable_hub_errors, resolve_model
 from config import Config
 from errors import UserError
 from hardware import Device
@@ -53,40 +56,97 @@ def choose_precision(config: Config, device: Device) -> Precision:
     return Precision(base, fp16, bf16, optim, tuple(notices))
 
 
-def load_policy(config: Config, device: Device) -> tuple[PreTrainedModel, object]:
+def load_contract_tokenizer(config: Config):
+    """The base model's tokenizer with the config's contract in its chat template."""
+    tokenizer = load_tokenizer(resolve_model(config))
+    apply_contract(tokenizer, config)
+    return tokenizer
+
+
+def load_policy(config: Config, device: Device, tokenizer=None) -> tuple[PreTrainedModel, object]:
     """The frozen base (4 bit where the config says so) and its tokenizer with the contract.
 
     No fp32 copy of the embeddings is made (prepare_model_for_kbit_training would: +0.5 to 1 GB
-    at a 128k vocabulary). Adapters are added by the trainer.
+    at a 128k vocabulary). Adapters are added by the trainer. A `tokenizer` that is loaded already
+    is used as it is.
 
     Raises:
         UserError: the model cannot be found, loaded, or used for chat.
     """
     source = resolve_model(config)
-    tokenizer = load_tokenizer(source)
-    apply_contract(tokenizer, config)
+    tokenizer = tokenizer or load_contract_tokenizer(config)
     model = load_base(config, device, source)
     keep_differentiable(model)
     return model, tokenizer
 
 
 def load_base(config: Config, device: Device, source=None) -> PreTrainedModel:
-    """The base model alone, on `device`, frozen, in the config's precision."""
+    """The base model alone, on `device`, frozen, in the config's precision.
+
+    A 4-bit base is quantised once and kept on disk (base_cache); later runs load it directly.
+    """
     source = source or resolve_model(config)
     dtype = choose_precision(config, device).base
     transformers_logging.disable_progress_bar()
+    settings = describe_quantisation(config, device, dtype)
     with readable_hub_errors(source):
-        model = AutoModelForCausalLM.from_pretrained(
-            source.location,
-            dtype=dtype,
-            attn_implementation=config.attn_implementation,
-            device_map={"": "cuda:0" if device.kind == "cuda" else device.kind},
-            quantization_config=build_quantization(config, dtype),
-            use_safetensors=True,
-            **source.load_options(),
-        )
+        model = load_quantised(config, device, source, dtype, settings) if settings else None
+        if model is None:
+            model = load_weights(config, device, source, dtype, build_quantization(config, dtype))
+            if settings:
+                write_quantised(model, source, settings)
     model.config.use_cache = False
     return model.requires_grad_(False)
+
+
+def load_quantised(
+    config: Config, device: Device, source: ModelSource, dtype: torch.dtype, settings: dict
+) -> PreTrainedModel | None:
+    """The 4-bit base from the cache; None where it is not there, or damaged."""
+    folder = find_quantised(source, settings)
+    if folder is None:
+        return None
+    try:
+        return load_weights(config, device, replace(source, location=str(folder)), dtype)
+    except (OSError, SafetensorError) as error:
+        discard_quantised(folder, error)
+        return None
+
+
+def load_weights(
+    config: Config,
+    device: Device,
+    source: ModelSource,
+    dtype: torch.dtype,
+    quantization: BitsAndBytesConfig | None = None,
+) -> PreTrainedModel:
+    """from_pretrained on one device, with the config's attention.
+
+    A quantisation of None is not passed on: it would hide the one in a cached base's config.json.
+    """
+    options = {} if quantization is None else {"quantization_config": quantization}
+    return AutoModelForCausalLM.from_pretrained(
+        source.location,
+        dtype=dtype,
+        attn_implementation=config.attn_implementation,
+        device_map={"": "cuda:0" if device.kind == "cuda" else device.kind},
+        use_safetensors=True,
+        **options,
+        **source.load_options(),
+    )
+
+
+def describe_quantisation(config: Config, device: Device, dtype: torch.dtype) -> dict | None:
+    """What a cached 4-bit base depends on besides its weights; None for 16-bit bases."""
+    if not config.load_in_4bit:
+        return None
+    return {
+        "type": config.bnb_4bit_quant_type,
+        "double": config.bnb_4bit_use_double_quant,
+        "dtype": str(dtype),
+        "device": device.kind,
+        "bitsandbytes": version("bitsandbytes"),
+    }
 
 
 def keep_differentiable(model: torch.nn.Module) -> None:

@@ -8,9 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from config import Config
+from errors import UserError
 from preferences import Pair
 from prompt_contract import answer_ending, render_text
+from token_cache import name_tokens, read_tokens, write_tokens
 from utils.formatting import Message
+
+SMALLEST_CACHED = 200  # pairs; fewer are tokenised as fast as they are looked up
 
 
 @dataclass
@@ -27,8 +31,24 @@ def tokenize_pairs(pairs: Sequence[Pair], tokenizer, config: Config) -> Tokenize
 
     max_prompt_length drops the start of the user's text and renders again, so the template stays
     whole. max_target_length and max_seq_length cut the end of an answer. A pair whose prompt
-    leaves no room for an answer is left out.
+    leaves no room for an answer is left out. Done once: the ids are kept on disk (token_cache).
     """
+    if len(pairs) < SMALLEST_CACHED:
+        return tokenize_afresh(pairs, tokenizer, config)[0]
+    file = name_tokens(pairs, tokenizer, config)
+    cached = read_tokens(file)
+    if cached is not None:
+        rows, kept, notices = cached
+        return TokenizedPairs(rows, [pairs[i] for i in kept], notices)
+    done, kept = tokenize_afresh(pairs, tokenizer, config)
+    write_tokens(file, done.rows, kept, done.notices)
+    return done
+
+
+def tokenize_afresh(
+    pairs: Sequence[Pair], tokenizer, config: Config
+) -> tuple[TokenizedPairs, list[int]]:
+    """Token ids of `pairs`, and the index of each pair that was kept."""
     if config.num_proc:
         os.environ["RAYON_NUM_THREADS"] = str(config.num_proc)  # read when tokenizers starts
     ending = answer_ending(tokenizer)
@@ -37,15 +57,26 @@ def tokenize_pairs(pairs: Sequence[Pair], tokenizer, config: Config) -> Tokenize
     rejected = encode(tokenizer, [pair.rejected + ending for pair in pairs])
     done = TokenizedPairs([], [])
     cuts: dict[str, list[str]] = {"prompt": [], "answer": [], "dropped": []}
-    for pair, *ids in zip(pairs, prompts, chosen, rejected, strict=True):
+    kept = []
+    for index, (pair, *ids) in enumerate(zip(pairs, prompts, chosen, rejected, strict=True)):
         row, cut = fit_lengths(pair, ids, tokenizer, config)
         for name in cut:
             cuts[name].append(pair.source)
         if row:
             done.rows.append(row)
             done.pairs.append(pair)
+            kept.append(index)
     done.notices += describe_cuts(cuts, config)
-    return done
+    return done, kept
+
+
+def require_rows(done: TokenizedPairs, config: Config) -> list[dict[str, list[int]]]:
+    """The rows; UserError when there are none."""
+    if not done.rows:
+        raise UserError(
+            f"max_seq_length: {config.max_seq_length} leaves no pair to train on; raise it"
+        )
+    return done.rows
 
 
 def encode(tokenizer, texts: list[str]) -> list[list[int]]:

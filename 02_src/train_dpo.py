@@ -41,6 +41,7 @@ from preferences import load_preferences
 from run_lock import hold_run
 from run_log import plot_curves, read_metrics
 from safe_files import sync_file, sync_folder, write_manifest
+from startup_profile import format_profile, mark
 
 INITIAL_LOSS_TOLERANCE = 0.05
 
@@ -56,6 +57,7 @@ def train(trainer, config: Config, resume: bool = False) -> Run:
     from transformers.integrations import TensorBoardCallback
     from transformers.trainer_callback import PrinterCallback
 
+    from memory_plan import saved_when_out_of_memory
     from qlora import scale_adapter
     from train_callbacks import was_interrupted
 
@@ -68,7 +70,9 @@ def train(trainer, config: Config, resume: bool = False) -> Run:
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(TensorBoardCallback(open_tensorboard(logs)))
     save_config(config, folder)
-    result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    mark("before the first step")
+    with saved_when_out_of_memory(trainer):
+        result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     steps, wanted = trainer.state.global_step, trainer.state.max_steps
     seconds = result.metrics.get("train_runtime", 0.0)
     if steps < wanted and was_interrupted(trainer):
@@ -131,6 +135,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
     parser.add_argument("--overwrite", action="store_true", help="delete the run and start again")
     parser.add_argument("--dry_run", action="store_true", help="do all up to the first step")
+    parser.add_argument(
+        "--profile-startup", action="store_true", help="say where the time to step 1 went"
+    )
     return parser.parse_args()
 
 
@@ -150,13 +157,49 @@ def try_first_step(config: Config, device, model, tokenizer, data) -> int:
     return 0
 
 
+def plan_run(config: Config, device, data):
+    """The memory plan of the config over its real lengths, and the tokenizer that gave them."""
+    from memory_plan import measure_lengths, prepare_plan
+    from qlora import load_contract_tokenizer
+    from tokenization import require_rows, tokenize_pairs
+
+    tokenizer = load_contract_tokenizer(config)
+    mark("tokenizer")
+    rows = require_rows(tokenize_pairs(data.train, tokenizer, config), config)
+    mark("tokens")
+    planned = prepare_plan(config, device, measure_lengths(rows))
+    mark("memory plan")
+    return planned, tokenizer
+
+
+def run_planned(arguments: argparse.Namespace, device, data, planned, tokenizer) -> Run:
+    """Load, build, verify, train; again with a smaller plan when memory runs out."""
+    from memory_plan import train_within, verify_plan
+    from qlora import load_policy
+    from trainer_setup import build_trainer
+
+    def attempt(planned, resume: bool) -> Run:
+        model, _ = load_policy(planned.config, device, tokenizer)
+        mark("base model")
+        trainer = build_trainer(planned.config, device, model, tokenizer, data, planned.plan)
+        mark("trainer, reference")
+        if arguments.overwrite and not resume:
+            clear_output(planned.config)
+        verify_plan(trainer, planned.plan)
+        return train(trainer, planned.config, resume)
+
+    return train_within(planned, attempt, arguments.resume)
+
+
 def main() -> int:
-    """The story: config, device, data, policy, trainer, run."""
+    """The story: config, device, data, plan, policy, trainer, run."""
     arguments = parse_arguments()
     config = load_config(arguments.config, arguments.set)
     if not (arguments.overwrite or arguments.dry_run):
         check_output(config, arguments.resume)
+    mark("python, config")
     data = load_preferences(config)
+    mark("data")
     if arguments.dry_run:
         return prepare_and_train(arguments, config, data)
     with hold_run(resolve_path(config.output_dir)):
@@ -166,22 +209,22 @@ def main() -> int:
 
 
 def prepare_and_train(arguments: argparse.Namespace, config: Config, data) -> int:
-    """Device, policy, trainer, run; the exit code."""
+    """Device, plan, policy, trainer, run; the exit code."""
     device = find_device(config)
     from qlora import choose_precision, load_policy
-    from trainer_setup import build_trainer
 
+    mark("imports")
     for notice in (*list_notices(config), *data.notices, *choose_precision(config, device).notices):
         print(f"note: {notice}")
     print(f"device: {device.describe()}")
     print(f"data: {len(data.train)} pairs to train on, {len(data.validation)} to validate")
-    model, tokenizer = load_policy(config, device)
+    planned, tokenizer = plan_run(config, device, data)
     if arguments.dry_run:
-        return try_first_step(config, device, model, tokenizer, data)
-    trainer = build_trainer(config, device, model, tokenizer, data)
-    if arguments.overwrite:
-        clear_output(config)
-    run = train(trainer, config, arguments.resume)
+        model, tokenizer = load_policy(planned.config, device, tokenizer)
+        return try_first_step(planned.config, device, model, tokenizer, data)
+    run = run_planned(arguments, device, data, planned, tokenizer)
+    if arguments.profile_startup:
+        print(format_profile())
     if not run.finished:
         print(f"  python 02_src/train_dpo.py --config {arguments.config} --resume")
         return 130

@@ -6,11 +6,13 @@ from trl import DPOConfig
 from config import REPOSITORY, Config, log_folder, resolve_path
 from errors import UserError
 from hardware import Device
+from memory.guard import MemoryCallback
+from memory.plan import Plan
 from preferences import PreferenceData
 from qlora import build_lora_config, cast_adapter_to_fp32, choose_precision
 from run_log import RunLog
 from safe_trainer import SafeTrainer
-from tokenization import tokenize_pairs
+from tokenization import TokenizedPairs, require_rows, tokenize_pairs
 from train_callbacks import (
     LogCallback,
     PatienceCallback,
@@ -24,27 +26,29 @@ REFERENCE_BATCH = 64  # pairs at most; the reference pass also limits tokens
 REFERENCE_CACHE = REPOSITORY / "04_models" / "cache" / "reference"
 
 
-def build_trainer(config: Config, device: Device, model, tokenizer, data: PreferenceData):
+def build_trainer(
+    config: Config,
+    device: Device,
+    model,
+    tokenizer,
+    data: PreferenceData,
+    plan: Plan | None = None,
+):
     """TRL's DPOTrainer over the config's pairs, with reference log-probs computed or cached.
+
+    The memory plan, where there is one, is compared with what training really takes.
 
     Raises:
         UserError: no pair fits max_seq_length, or a LoRA target does not exist.
     """
     disable_progress_bars()
-    train, validation = (
-        tokenize_pairs(part, tokenizer, config) for part in (data.train, data.validation)
-    )
-    for notice in train.notices + validation.notices:
-        print(f"note: {notice}")
-    if not train.rows:
-        raise UserError(
-            f"max_seq_length: {config.max_seq_length} leaves no pair to train on; raise it"
-        )
+    train, validation = tokenize_data(config, tokenizer, data)
     sample = ValidationSample(
         validation.pairs, validation.rows, tokenizer, config.validation_answers
     )
     best = choose_best_metric(config, bool(validation.rows), bool(sample))
-    callbacks = build_callbacks(config, sample, best)
+    memory = MemoryCallback(device.kind, plan, RunLog(log_folder(config)))
+    callbacks = [memory, *build_callbacks(config, sample, best)]
     trainer = SafeTrainer(
         sources=[pair.source for pair in train.pairs],
         fast_forward=config.fast_forward,
@@ -63,6 +67,19 @@ def build_trainer(config: Config, device: Device, model, tokenizer, data: Prefer
             callback.trainer = trainer
     cast_adapter_to_fp32(trainer.model)
     return trainer
+
+
+def tokenize_data(
+    config: Config, tokenizer, data: PreferenceData
+) -> tuple[TokenizedPairs, TokenizedPairs]:
+    """(train, validation) as token ids; what was cut is said."""
+    train, validation = (
+        tokenize_pairs(part, tokenizer, config) for part in (data.train, data.validation)
+    )
+    for notice in train.notices + validation.notices:
+        print(f"note: {notice}")
+    require_rows(train, config)
+    return train, validation
 
 
 def choose_best_metric(config: Config, validates: bool, asks: bool) -> str | None:

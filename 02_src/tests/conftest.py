@@ -24,6 +24,7 @@ os.environ.update(TEST_ENVIRONMENT)
 import pytest  # noqa: E402
 from merge_run import make_run, tiny_merged  # noqa: E402, F401
 from small_run import small_config  # noqa: E402, F401
+from tiny_run import tiny_config, train_tiny  # noqa: E402, F401
 
 from base_models import fetch_embedded  # noqa: E402
 from config import REPOSITORY  # noqa: E402

@@ -73,6 +73,7 @@ ORIGINAL = {
 # key, values that are accepted (the edges), values that are refused (just past them)
 BOUNDS = (
     ("gpu", [None, 0, 7], [-1]),
+    ("memory_budget_gib", [None, 0.5, 80.0], [0, -1.0]),
     ("validation_fraction", [0, 0.99], [-0.1, 1]),
     ("max_train_samples", [None, 1], [0]),
     ("num_proc", [None, 1, 256], [0, 257]),
@@ -122,6 +123,7 @@ CHOICES = (
 FLAGS = (
     "trust_remote_code", "dataset_shuffle", "fp16", "bf16", "gradient_checkpointing",
     "load_in_4bit", "bnb_4bit_use_double_quant", "fast_forward", "cuda_graphs", "keep_best",
+    "auto_fit",
 )  # fmt: skip
 TEXTS = ("model_name", "dataset_hf", "dataset_split", "template_date", "output_dir", "merged_dir")
 OPTIONAL_TEXTS = ("model_revision", "validation_file", "system_prompt", "chat_template")

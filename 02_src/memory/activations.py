@@ -1,0 +1,112 @@
+"""Peak of one micro-step beyond the weights, by following what the forward keeps.
+
+The forward of fast/ keeps, for each token and layer: the input of both norms, their outputs (input
+of the linears), queries, keys and values as the attention kernel takes them, its output, gate, up
+and their product; and for each row and layer the additive mask. With checkpointing only a layer's
+input is kept, and one layer at a time is computed again.
+"""
+
+from dataclasses import dataclass
+
+from memory.shape import ModelShape
+
+VOCABULARY_TILE = 32768  # fast.forward
+TOKEN_TILE = 4096  # trl.kernels.chunked_logprob
+FP32 = 4
+
+
+@dataclass(frozen=True)
+class MicroStep:
+    """The shape of one micro-step: rows of `width` tokens, `count` predicted tokens."""
+
+    rows: int
+    width: int
+    count: int
+
+    @property
+    def tokens(self) -> int:
+        """Places in the grid, padding included."""
+        return self.rows * self.width
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the activations depend on besides shapes."""
+
+    item: int = 2  # bytes of a number in the compute dtype
+    rank: int = 16
+    four_bit: bool = True
+    checkpointing: bool = False
+    kernels: bool = True  # Triton: gated product and head tiles are folded in one kernel
+
+
+def size_layer(shape: ModelShape, step: MicroStep, how: Setting) -> dict[str, float]:
+    """Bytes one layer keeps for its backward without checkpointing."""
+    per_token = how.item * step.tokens
+    norm = shape.hidden if shape.plain else 3 * shape.hidden * FP32 / how.item
+    grouped = shape.query > shape.key
+    attention = 2 * shape.query + 2 * (shape.query if grouped else shape.key)
+    if shape.head_norms:
+        attention += shape.query + shape.key
+    gated = 3 if how.kernels and shape.plain else 4
+    adapted = sum(linear.adapted for linear in shape.linears) / shape.layers
+    return {
+        "norms": shape.norms_per_layer * (per_token * (norm + shape.hidden) + FP32 * step.tokens),
+        "attention": per_token * attention + FP32 * shape.heads * step.tokens,
+        "mlp": per_token * gated * shape.intermediate,
+        "lora": per_token * adapted * how.rank,
+        "mask": how.item * step.rows * step.width**2,
+    }
+
+
+def size_head(shape: ModelShape, step: MicroStep, how: Setting) -> tuple[float, float]:
+    """(forward, backward) bytes of the output head beyond its input."""
+    tile = min(step.count, TOKEN_TILE) * VOCABULARY_TILE
+    folded = tile * how.item if how.kernels else tile * (how.item + 5 * FP32)
+    statistics = 8 * FP32 * step.count
+    gradient = step.count * shape.hidden * (how.item + FP32)
+    return folded + statistics, folded + statistics + gradient
+
+
+def size_dequantised(shape: ModelShape, how: Setting) -> float:
+    """Bytes of the largest linear's weights while they are used in full."""
+    return shape.largest_linear * how.item * (1 + FP32 / 64 / how.item) if how.four_bit else 0.0
+
+
+def measure_training(shape: ModelShape, step: MicroStep, how: Setting) -> dict[str, float]:
+    """Bytes at the peak of one micro-step's forward and backward, by what they hold.
+
+    The peak is in the last layer's backward, at the gated product (its gradient and those of gate
+    and up beside everything kept), or in the head's backward where the vocabulary is wide.
+    """
+    one = sum(size_layer(shape, step, how).values())
+    stream = how.item * step.tokens * shape.hidden
+    wide = how.item * step.tokens * shape.intermediate
+    hidden = how.item * step.count * shape.hidden  # input of the head
+    angles = 2 * how.item * step.tokens * shape.head_width
+    head_forward, head_backward = size_head(shape, step, how)
+    dequantised = size_dequantised(shape, how)
+    if how.checkpointing:
+        layers = shape.layers * stream + step.rows * step.width**2  # with the boolean mask
+        recomputed = one - stream
+    else:
+        layers = shape.layers * one - stream  # the first layer's input needs no gradient
+        recomputed = 0.0
+    kept = layers + angles
+    in_head = {"head": stream + hidden + max(head_forward, head_backward)}
+    in_layer = {
+        "recomputed layer": recomputed,
+        "backward": stream + max(2 * wide, wide + dequantised),
+    }
+    return {"activations": kept, **max(in_head, in_layer, key=lambda x: sum(x.values()))}
+
+
+def measure_scoring(shape: ModelShape, step: MicroStep, how: Setting) -> dict[str, float]:
+    """Bytes at the peak of a forward without gradients: reference pass and validation."""
+    stream = how.item * step.tokens * shape.hidden
+    wide = how.item * step.tokens * shape.intermediate
+    mask = (how.item + 1) * step.rows * step.width**2
+    forward = 2 * stream + 2 * wide + max(wide, size_dequantised(shape, how))
+    head = size_head(shape, step, how)[0] + stream + how.item * step.count * shape.hidden
+    building = 5 * step.rows * step.width**2
+    return {"mask": mask, "forward": max(forward, head, building)}

@@ -1,0 +1,42 @@
+"""Which micro-steps a run will have, from its pairs' lengths: the worst and the usual one."""
+
+import random
+from collections.abc import Sequence
+
+from fast.layout import choose_rows, round_to_bucket
+from memory.activations import MicroStep
+
+TRIED = 40  # random batches looked at; the worst one is built from the longest pairs
+PACKED_ROW = 256  # fast.collator's row_tokens
+
+
+def shape_batch(lengths: Sequence[tuple[int, int]], few_shapes: bool) -> MicroStep:
+    """The micro-step of pairs given as (tokens in the row, predicted tokens)."""
+    rows, width = choose_rows([length for length, _ in lengths], PACKED_ROW, few_shapes)
+    count = sum(predicted for _, predicted in lengths)
+    if few_shapes:
+        return MicroStep(round_to_bucket(len(rows)), width, round_to_bucket(count, 32))
+    return MicroStep(len(rows), width, count)
+
+
+def pad_batch(lengths: Sequence[tuple[int, int]]) -> MicroStep:
+    """The padded rows of stock TRL: each answer with its prompt, as long as the longest."""
+    longest = max(length for length, _ in lengths)
+    count = sum(predicted for _, predicted in lengths)
+    return MicroStep(2 * len(lengths), longest, count)
+
+
+def find_worst(lengths: Sequence[tuple[int, int]], pairs: int, few_shapes: bool) -> MicroStep:
+    """The largest micro-step of `pairs` pairs: the longest ones together."""
+    longest = sorted(lengths, reverse=True)[:pairs]
+    return shape_batch(longest, few_shapes)
+
+
+def find_usual(lengths: Sequence[tuple[int, int]], pairs: int, few_shapes: bool) -> MicroStep:
+    """The middle one of random micro-steps, by tokens."""
+    draw = random.Random(0)
+    steps = [
+        shape_batch(draw.sample(list(lengths), min(pairs, len(lengths))), few_shapes)
+        for _ in range(TRIED)
+    ]
+    return sorted(steps, key=lambda step: step.tokens)[TRIED // 2]
