@@ -35,7 +35,7 @@ def score_pairs(
 
 def score_packed_rows(causal, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """[2, B] summed log-probs; each prompt computed once."""
-    packed = {name: batch[f"packed_{name}"] for name in ("ids", "positions", "segments")}
+    packed = {name: batch[f"packed_{name}"] for name in ("ids", "positions", "ends")}
     hidden = causal.base_model(
         input_ids=packed["ids"],
         attention_mask=choose_masks(causal.config.get_text_config(), packed),

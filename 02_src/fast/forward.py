@@ -11,7 +11,7 @@ from fast.layout import build_attention_mask
 
 OUTPUTS = ("log_probs", "entropy", "mean_logits", "is_top1")
 VOCABULARY_TILE = 32768
-PACKED = ("ids", "positions", "segments", "sources", "targets", "places")
+PACKED = ("ids", "positions", "ends", "sources", "targets", "places")
 
 
 def find_obstacle(model: torch.nn.Module) -> str | None:
@@ -130,7 +130,7 @@ def choose_masks(config, packed: dict[str, torch.Tensor]) -> torch.Tensor | dict
 
     A window is a difference of positions within the pair, not of places in the row.
     """
-    full = build_attention_mask(packed["segments"])
+    full = build_attention_mask(packed["ends"])
     if "sliding_attention" not in set(getattr(config, "layer_types", None) or []):
         return full
     positions = packed["positions"]

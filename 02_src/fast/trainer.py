@@ -63,6 +63,7 @@ class PreferenceTrainer(DPOTrainer):
             arguments["data_collator"] = PackedPreferenceCollator(
                 pad_token_id=arguments["processing_class"].pad_token_id,
                 max_length=arguments["args"].max_length,
+                share=arguments["args"].disable_dropout,
             )
         with without_weight_hash():
             super().__init__(**arguments)

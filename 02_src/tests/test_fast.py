@@ -11,7 +11,7 @@ from datasets import Dataset
 from peft import LoraConfig
 from trl import DPOConfig
 
-from fast.layout import PairIds, build_attention_mask, first_fit_decreasing, pack_pairs
+from fast.layout import PairIds, build_attention_mask, fill_rows, pack_pairs
 from fast.trainer import PreferenceTrainer
 
 SIZES = {
@@ -191,21 +191,39 @@ def test_initial_loss_is_ln_2_for_a_fresh_adapter_and_not_for_a_moved_one(tmp_pa
     assert trainer.loss_types == ["sigmoid", "sft"]
 
 
-def test_first_fit_decreasing_fills_rows_and_gives_long_pairs_their_own():
-    assert first_fit_decreasing([5, 4, 3, 3, 9], 8) == [[4], [0, 2], [1, 3]]
+def test_rows_fill_first_fit_decreasing_and_shared_prompts_cost_nothing():
+    apart = [[0] * 5 for _ in range(5)]
+    assert fill_rows([5, 4, 3, 3, 9], apart, 8) == [[4], [0, 2], [1, 3]]
+    shared = [[0, 3, 0], [3, 0, 0], [0, 0, 0]]
+    assert fill_rows([5, 5, 2], shared, 8) == [[0, 1], [2]]
 
 
-def test_layout_repeats_the_last_prompt_token_and_separates_branches():
-    packed = pack_pairs([PairIds([7, 8, 9], [1, 2], [3])], 0, 5, 0)
-    assert packed["packed_ids"].tolist() == [[7, 8, 9, 1, 9]]
-    assert packed["packed_positions"].tolist() == [[0, 1, 2, 3, 2]]
-    assert packed["packed_targets"].tolist() == [1, 2, 3]
-    assert packed["packed_places"].tolist() == [2, 3, 6]
-    mask = build_attention_mask(packed["packed_segments"])[0, 0].int().tolist()
+def test_layout_is_the_tree_of_all_sequences():
+    pairs = [PairIds([7, 8, 9], [1, 2, 5], [1, 3]), PairIds([7, 6], [4], [1, 2])]
+    packed = pack_pairs(pairs, 7, 0)
+    assert packed["packed_ids"].tolist() == [[7, 6, 1, 8, 9, 1, 2]]
+    assert packed["packed_positions"].tolist() == [[0, 1, 2, 1, 2, 3, 4]]
+    assert packed["packed_ends"].tolist() == [[7, 3, 3, 7, 7, 7, 7]]
+    found = [packed[f"packed_{name}"].tolist() for name in ("sources", "targets", "places")]
+    assert sorted(zip(*found, strict=True)) == [
+        (1, 1, 19), (1, 4, 7), (2, 2, 20),
+        (4, 1, 2), (4, 1, 14), (5, 2, 3), (5, 3, 15), (6, 5, 4),
+    ]  # fmt: skip
+    mask = build_attention_mask(packed["packed_ends"])[0, 0].int().tolist()
     assert mask == [
-        [1, 0, 0, 0, 0],
-        [1, 1, 0, 0, 0],
-        [1, 1, 1, 0, 0],
-        [1, 1, 1, 1, 0],
-        [1, 1, 0, 0, 1],
+        [1, 0, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0, 0],
+        [1, 0, 0, 1, 0, 0, 0],
+        [1, 0, 0, 1, 1, 0, 0],
+        [1, 0, 0, 1, 1, 1, 0],
+        [1, 0, 0, 1, 1, 1, 1],
     ]
+
+
+def test_with_dropout_pairs_share_nothing():
+    pairs = [PairIds([7, 8], [1], [2]), PairIds([7, 8], [3, 4], [3, 4])]
+    packed = pack_pairs(pairs, 4, 0, share=False)
+    assert sorted(packed["packed_ids"].flatten().tolist()) == [3, 7, 7, 8, 8]
+    together = pack_pairs(pairs, 4, 0)
+    assert together["packed_ids"].tolist() == [[7, 8, 3]]
