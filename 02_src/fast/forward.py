@@ -5,6 +5,7 @@ import functools
 import torch
 from trl.trainer.utils import FusedCausalLMOutput
 
+from fast import attention
 from fast.graphs import GraphedScorer, GraphRecorder, Packed
 from fast.head import OUTPUTS, score_hidden
 from fast.layout import build_attention_mask
@@ -15,7 +16,7 @@ PACKED = ("ids", "positions", "ends", "sources", "targets", "places")
 def find_obstacle(model: torch.nn.Module) -> str | None:
     """Why this model cannot run packed rows exactly, or None when it can."""
     config = model.config.get_text_config()
-    if config._attn_implementation != "sdpa":
+    if config._attn_implementation not in ("sdpa", attention.NAME):
         return f"attention is {config._attn_implementation}, packed rows need sdpa"
     layer_types = set(getattr(config, "layer_types", None) or ["full_attention"])
     if layer_types - {"full_attention", "sliding_attention"}:
