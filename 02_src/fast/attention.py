@@ -38,8 +38,10 @@ def attend(
 ) -> tuple[torch.Tensor, None]:
     """transformers' attention interface; query [R, H, S, d] -> [R, S, H, d]."""
     special = [options.get(name) for name in ("softcap", "position_bias", "s_aux", "cache")]
-    if dropout or not is_short_row(query, key, attention_mask) or any(
-        option is not None for option in special
+    if (
+        dropout
+        or not is_short_row(query, key, attention_mask)
+        or any(option is not None for option in special)
     ):
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout, scaling, **options

@@ -93,7 +93,7 @@ def differentiate(
 ) -> torch.Tensor:
     """d log p(target) / d logit before cap and scale, [n, V]; overwrites its arguments."""
     grad = probs.neg_()
-    grad[torch.arange(len(targets), device=grad.device), targets] += 1
+    grad.scatter_add_(1, targets[:, None], torch.ones_like(targets, dtype=grad.dtype)[:, None])
     if capped is not None:
         grad.mul_(capped.div_(softcap).square_().neg_().add_(1))
     return grad if scale == 1.0 else grad.mul_(scale)
