@@ -9,9 +9,9 @@ import torch
 import transformers
 from datasets import Dataset
 from peft import LoraConfig
-from trl import DPOConfig
+from trl import DPOConfig, DPOTrainer
 
-from fast.layout import PairIds, build_attention_mask, fill_rows, pack_pairs
+from fast import layout
 from fast.trainer import PreferenceTrainer
 
 SIZES = {
@@ -144,6 +144,51 @@ def test_a_batch_of_one_equals_stock_trl(tmp_path, tokenizer):
     assert_same_step(tmp_path, "qwen3", tokenizer, make_rows(5)[2:3])
 
 
+@pytest.mark.parametrize("name", ["llama", "gemma3"])
+def test_shared_headers_and_pairs_longer_than_a_row_equal_stock_trl(
+    name, tmp_path, tokenizer, monkeypatch
+):
+    monkeypatch.setattr(layout, "WIDEST_PACKED", 48)
+    rows = make_rows(9, seed=7)
+    for row in rows[4:]:
+        row["prompt_ids"] = [5, 6, 7, 8, 9, 10, 11, 12, *row["prompt_ids"]]
+    rows[5]["prompt_ids"] = rows[6]["prompt_ids"]
+    rows[7]["chosen_ids"] = rows[7]["rejected_ids"][:1] + rows[7]["chosen_ids"]
+    assert_same_step(tmp_path, name, tokenizer, rows, loss_type=["sigmoid", "sft"])
+
+
+def test_pairs_share_tokens_unless_dropout_would_tie_them(tmp_path, tokenizer):
+    rows = make_rows(4)
+    assert make_trainer(tmp_path, "llama", True, tokenizer, rows).data_collator.share
+    dropped = make_trainer(tmp_path, "llama", True, tokenizer, rows, disable_dropout=False)
+    assert not dropped.data_collator.share
+
+
+def test_switched_off_it_is_stock_trl(tmp_path, tokenizer):
+    class StockTrainer(DPOTrainer):
+        """TRL's own, over token ids."""
+
+        def _prepare_dataset(self, dataset, *_):
+            return dataset
+
+    rows = make_rows(6, seed=4)
+    off = make_trainer(tmp_path, "llama", False, tokenizer, rows)
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(transformers.LlamaConfig(**SIZES))
+    stock = StockTrainer(
+        model=model,
+        args=off.args,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        peft_config=LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"),
+    )
+    stock.model.load_state_dict(off.model.state_dict())
+    stock.collate = lambda batch: stock._prepare_inputs(stock.data_collator(batch))
+    found, expected = run_step(off), run_step(stock)
+    assert found[:2] == expected[:2]
+    assert all(torch.equal(found[2][name], gradient) for name, gradient in expected[2].items())
+
+
 def test_eager_attention_falls_back_to_stock_trl_and_says_so(tmp_path, tokenizer, capsys):
     model = transformers.AutoModelForCausalLM.from_config(
         transformers.LlamaConfig(**SIZES), attn_implementation="eager"
@@ -189,41 +234,3 @@ def test_initial_loss_is_ln_2_for_a_fresh_adapter_and_not_for_a_moved_one(tmp_pa
             parameter.data.zero_()
     assert abs(trainer.measure_initial_loss() - math.log(2)) < 1e-5
     assert trainer.loss_types == ["sigmoid", "sft"]
-
-
-def test_rows_fill_first_fit_decreasing_and_shared_prompts_cost_nothing():
-    apart = [[0] * 5 for _ in range(5)]
-    assert fill_rows([5, 4, 3, 3, 9], apart, 8) == [[4], [0, 2], [1, 3]]
-    shared = [[0, 3, 0], [3, 0, 0], [0, 0, 0]]
-    assert fill_rows([5, 5, 2], shared, 8) == [[0, 1], [2]]
-
-
-def test_layout_is_the_tree_of_all_sequences():
-    pairs = [PairIds([7, 8, 9], [1, 2, 5], [1, 3]), PairIds([7, 6], [4], [1, 2])]
-    packed = pack_pairs(pairs, 7, 0)
-    assert packed["packed_ids"].tolist() == [[7, 6, 1, 8, 9, 1, 2]]
-    assert packed["packed_positions"].tolist() == [[0, 1, 2, 1, 2, 3, 4]]
-    assert packed["packed_ends"].tolist() == [[7, 3, 3, 7, 7, 7, 7]]
-    found = [packed[f"packed_{name}"].tolist() for name in ("sources", "targets", "places")]
-    assert sorted(zip(*found, strict=True)) == [
-        (1, 1, 19), (1, 4, 7), (2, 2, 20),
-        (4, 1, 2), (4, 1, 14), (5, 2, 3), (5, 3, 15), (6, 5, 4),
-    ]  # fmt: skip
-    mask = build_attention_mask(packed["packed_ends"])[0, 0].int().tolist()
-    assert mask == [
-        [1, 0, 0, 0, 0, 0, 0],
-        [1, 1, 0, 0, 0, 0, 0],
-        [1, 1, 1, 0, 0, 0, 0],
-        [1, 0, 0, 1, 0, 0, 0],
-        [1, 0, 0, 1, 1, 0, 0],
-        [1, 0, 0, 1, 1, 1, 0],
-        [1, 0, 0, 1, 1, 1, 1],
-    ]
-
-
-def test_with_dropout_pairs_share_nothing():
-    pairs = [PairIds([7, 8], [1], [2]), PairIds([7, 8], [3, 4], [3, 4])]
-    packed = pack_pairs(pairs, 4, 0, share=False)
-    assert sorted(packed["packed_ids"].flatten().tolist()) == [3, 7, 7, 8, 8]
-    together = pack_pairs(pairs, 4, 0)
-    assert together["packed_ids"].tolist() == [[7, 8, 3]]
