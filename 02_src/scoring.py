@@ -6,7 +6,7 @@ import torch
 from tqdm.auto import tqdm
 
 from fast.collator import PackedPreferenceCollator
-from fast.forward import choose_masks, find_obstacle, read_logit_transform
+from fast.forward import PACKED, find_obstacle, score_packed
 
 
 @torch.inference_mode()
@@ -35,20 +35,8 @@ def score_pairs(
 
 def score_packed_rows(causal, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """[2, B] summed log-probs; each prompt computed once."""
-    packed = {name: batch[f"packed_{name}"] for name in ("ids", "positions", "segments")}
-    hidden = causal.base_model(
-        input_ids=packed["ids"],
-        attention_mask=choose_masks(causal.config.get_text_config(), packed),
-        position_ids=packed["positions"],
-        use_cache=False,
-    ).last_hidden_state
-    hidden = hidden.reshape(-1, hidden.shape[-1])[batch["packed_sources"]]
-    softcap, scale = read_logit_transform(causal.config.get_text_config())
-    logits = causal.get_output_embeddings()(hidden).float() * scale  # [N, V]
-    if softcap is not None:
-        logits = softcap * torch.tanh(logits / softcap)
-    targets = batch["packed_targets"]
-    logps = logits.gather(1, targets[:, None]).squeeze(1) - logits.logsumexp(1)
+    packed = {name: batch[f"packed_{name}"] for name in PACKED}
+    logps = score_packed(causal, packed)[0]
     rows, width = batch["input_ids"].shape
     return (
         logps.new_zeros(rows).index_add(0, batch["packed_places"] // (width - 1), logps).view(2, -1)

@@ -35,3 +35,30 @@ def make_cell(runs: list[dict]) -> str:
     return "{pairs_per_s:.4g}, {peak_gib:.2f} / {reserved_gib:.2f}, {first_step_s:.1f}".format(
         **middle
     )
+
+
+def make_growth_table(results: list[dict], workloads: list[str], titles: dict[str, str]) -> str:
+    """Markdown: a row for each workload; pairs/s, thousand tokens/s and share of the peak."""
+    variants = [name for name in titles if any(r["variant"] == name for r in results)]
+    lines = [
+        "| pairs/s, k tokens/s, share of the bf16 matmul peak | "
+        + " | ".join(titles[name] for name in variants)
+        + " |",
+        "|---" * (len(variants) + 1) + "|",
+    ]
+    for workload in workloads:
+        cells = []
+        for variant in variants:
+            rate, tokens, share = (
+                find_median(results, workload, variant, key)
+                for key in ("pairs_per_s", "tokens_per_s", "share_of_peak")
+            )
+            cells.append(f"{rate:.4g}, {tokens / 1000:.3g}, {share:.1%}" if rate else "")
+        lines.append(f"| {workload} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def find_median(results: list[dict], workload: str, variant: str, key: str) -> float:
+    """Median of a figure over repeats; 0 where nothing was measured."""
+    values = [r[key] for r in results if names(r) == (workload, variant)]
+    return statistics.median(values) if values else 0.0

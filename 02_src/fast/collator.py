@@ -15,8 +15,8 @@ class PackedPreferenceCollator(DataCollatorForPreference):
     The padded tensors stay: TRL's loss and metrics read their masks.
     """
 
-    row_tokens: int = 256
     few_shapes: bool = False
+    share: bool = True  # whether pairs may share tokens; False with dropout
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         """A batch of tokenised pairs; a prompt of no tokens gets TRL's path (no packed tensors)."""
@@ -25,7 +25,7 @@ class PackedPreferenceCollator(DataCollatorForPreference):
         if any(not pair.prompt or not pair.chosen or not pair.rejected for pair in pairs):
             return batch
         width = batch["input_ids"].shape[1]
-        packed = pack_pairs(pairs, self.row_tokens, width, self.pad_token_id, self.few_shapes)
+        packed = pack_pairs(pairs, width, self.pad_token_id, self.few_shapes, self.share)
         return {**batch, **packed}
 
     def truncate(self, example: dict[str, Any]) -> PairIds:

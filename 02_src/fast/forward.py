@@ -3,21 +3,20 @@
 import functools
 
 import torch
-from trl.kernels.chunked_logprob import ChunkedLogProbFunction
 from trl.trainer.utils import FusedCausalLMOutput
 
+from fast import attention
 from fast.graphs import GraphedScorer, GraphRecorder, Packed
+from fast.head import OUTPUTS, score_hidden
 from fast.layout import build_attention_mask
 
-OUTPUTS = ("log_probs", "entropy", "mean_logits", "is_top1")
-VOCABULARY_TILE = 32768
-PACKED = ("ids", "positions", "segments", "sources", "targets", "places")
+PACKED = ("ids", "positions", "ends", "sources", "targets", "places")
 
 
 def find_obstacle(model: torch.nn.Module) -> str | None:
     """Why this model cannot run packed rows exactly, or None when it can."""
     config = model.config.get_text_config()
-    if config._attn_implementation != "sdpa":
+    if config._attn_implementation not in ("sdpa", attention.NAME):
         return f"attention is {config._attn_implementation}, packed rows need sdpa"
     layer_types = set(getattr(config, "layer_types", None) or ["full_attention"])
     if layer_types - {"full_attention", "sliding_attention"}:
@@ -87,13 +86,7 @@ def score_packed(model: torch.nn.Module, packed: Packed) -> torch.Tensor:
     """
     hidden = run_backbone(model, packed)  # [R, S, H]
     hidden = hidden.reshape(-1, hidden.shape[-1]).index_select(0, packed["sources"])  # [N, H]
-    head = model.get_output_embeddings()
-    softcap, scale = read_logit_transform(model.config.get_text_config())
-    log_probs, entropy, _, mean_logits, is_top1 = ChunkedLogProbFunction.apply(
-        hidden, head.weight, head.bias, packed["targets"], 1.0, VOCABULARY_TILE, softcap, scale,
-        OUTPUTS,
-    )  # fmt: skip
-    return torch.stack([log_probs, entropy, mean_logits, is_top1.float()])
+    return score_hidden(model, hidden, packed["targets"])
 
 
 def spread_results(
@@ -130,23 +123,10 @@ def choose_masks(config, packed: dict[str, torch.Tensor]) -> torch.Tensor | dict
 
     A window is a difference of positions within the pair, not of places in the row.
     """
-    full = build_attention_mask(packed["segments"])
+    full = build_attention_mask(packed["ends"])
     if "sliding_attention" not in set(getattr(config, "layer_types", None) or []):
         return full
     positions = packed["positions"]
     distance = positions[:, None, :, None] - positions[:, None, None, :]
     window = full & (distance < config.sliding_window)
     return {"full_attention": full, "sliding_attention": window}
-
-
-def read_logit_transform(config) -> tuple[float | None, float]:
-    """(final soft cap, logit scale), found where TRL's add_fused_lm_head finds them."""
-    softcap = getattr(config, "final_logit_softcapping", None)
-    for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
-        scale = getattr(config, name, None)
-        if scale is not None:
-            return softcap, scale
-    scaling = getattr(config, "logits_scaling", None)
-    if scaling is None:
-        return softcap, 1.0
-    return softcap, scaling if config.model_type == "hyperclovax" else 1 / scaling

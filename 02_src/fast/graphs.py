@@ -22,7 +22,7 @@ from fast.trainable_copies import TrainableCopies
 
 Packed = dict[str, torch.Tensor]
 Score = Callable[[Packed], torch.Tensor]
-GRIDS, LISTS = ("ids", "positions", "segments"), ("sources", "targets")
+GRIDS, LISTS = ("ids", "positions", "ends"), ("sources", "targets")
 MOST_BUCKETS = 24  # captured shapes kept; each costs about 0.7 s and some MB
 SLACK_SHARE, SLACK_TOKENS = 1.1, 320  # a captured bucket serves batches this much smaller
 

@@ -1,9 +1,17 @@
-"""How pairs lie in packed rows: tokens, positions, attention segments, and where results go.
+"""How pairs lie in packed rows: tokens, positions, what each token may see, where results go.
 
-A pair is laid out as `prompt[:-1] | prompt[-1] chosen[:-1] | prompt[-1] rejected[:-1]`. The last
-prompt token opens each branch with the same position, so every completion token is predicted by
-its left neighbour in its own branch. Nothing is predicted from a completion's last token, so it
-is left out.
+A row is the tree of its sequences (prompt + chosen, prompt + rejected, for each of its pairs),
+written depth first: what several sequences begin with is there once, be it the chat template's
+header, a prompt, or the first words of both answers. A token's position is its depth. It is seen
+by the tokens below it in the tree, which in this order are the places after it up to `end`:
+
+    place     0    1    2    3    4    5    6
+    token     sys  ask  is   A    B    ask' C        sys ask is -> A B / C;  sys ask' ...
+    end       7    5    5    5    5    7    7
+
+So one number a token holds the whole mask. Every completion token is predicted by its parent.
+Nothing is predicted from a completion's last token, so it is left out. With dropout, tokens that
+sequences share would share its mask; then only the two sequences of one pair are merged.
 """
 
 from collections.abc import Sequence
@@ -11,11 +19,10 @@ from dataclasses import dataclass
 
 import torch
 
-SHARED, CHOSEN, REJECTED = 0, 1, 2
-BRANCHES = 3
 WIDTH_STEP = 16  # attention kernels want row widths in multiples of this
 WIDEST_PACKED = 1024  # rows of several pairs grow no wider; attention is quadratic
 ATTENTION_WIDTH = 4096  # width at which attention costs about as much as all linear layers
+ATTENTION_WIDTH_CPU = 1024
 
 
 @dataclass(frozen=True)
@@ -27,20 +34,54 @@ class PairIds:
     rejected: list[int]
 
     @property
+    def sequences(self) -> tuple[list[int], list[int]]:
+        """The tokens that are computed: all but each answer's last."""
+        return self.prompt + self.chosen[:-1], self.prompt + self.rejected[:-1]
+
+    @property
     def length(self) -> int:
-        """Tokens this pair takes in a row."""
-        return len(self.prompt) - 1 + len(self.chosen) + len(self.rejected)
+        """Tokens this pair takes in a row of its own."""
+        first, second = self.sequences
+        return len(first) + len(second) - count_common(first, second)
 
 
-def first_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Indices of `lengths` in rows of at most `capacity`; longer ones get a row of their own."""
+def count_common(a: Sequence[int], b: Sequence[int]) -> int:
+    """Tokens that two sequences begin with in common."""
+    for place, (left, right) in enumerate(zip(a, b, strict=False)):
+        if left != right:
+            return place
+    return min(len(a), len(b))
+
+
+def count_shared(pairs: Sequence[PairIds], share: bool) -> list[list[int]]:
+    """[B][B] prompt tokens each two pairs begin with in common; 0 where they may not share."""
+    order = sorted(range(len(pairs)), key=lambda i: pairs[i].prompt)
+    shared = [[0] * len(pairs) for _ in pairs]
+    for at, i in enumerate(order if share else []):
+        common = len(pairs[i].prompt)
+        for before, j in zip(order[at:], order[at + 1 :], strict=False):
+            common = min(common, count_common(pairs[before].prompt, pairs[j].prompt))
+            shared[i][j] = shared[j][i] = common
+            if not common:
+                break
+    return shared
+
+
+def fill_rows(
+    lengths: Sequence[int], shared: Sequence[Sequence[int]], capacity: int
+) -> list[list[int]]:
+    """First-fit decreasing: indices in rows of at most `capacity`; longer ones get their own.
+
+    In a row, a pair costs its length less what it shares with any pair that is there.
+    """
     rows: list[list[int]] = []
     space: list[int] = []
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        for row, free in enumerate(space):
-            if lengths[index] <= free:
-                rows[row].append(index)
-                space[row] -= lengths[index]
+        for row, members in enumerate(rows):
+            cost = lengths[index] - max(shared[index][j] for j in members)
+            if cost <= space[row]:
+                members.append(index)
+                space[row] -= cost
                 break
         else:
             rows.append([index])
@@ -55,25 +96,25 @@ def round_to_bucket(size: int, least: int = 1) -> int:
 
 
 def choose_rows(
-    lengths: Sequence[int], row_tokens: int, few_shapes: bool
+    lengths: Sequence[int], shared: Sequence[Sequence[int]], few_shapes: bool
 ) -> tuple[list[list[int]], int]:
-    """(pair indices of each row, row width) for pairs of these lengths.
+    """(pair indices of each row, row width): the cheapest of a short list of widths.
 
     Args:
-        row_tokens: preferred row length; grows to the longest pair.
-        few_shapes: for CUDA graphs: widths come from a short list, and the one is taken that
-            pads least; `row_tokens` is not used.
+        lengths: tokens of each pair alone.
+        shared: see count_shared.
+        few_shapes: for CUDA graphs: the number of rows is rounded up, too.
     """
-    longest = max(lengths)
-    if not few_shapes:
-        rows = first_fit_decreasing(lengths, max(row_tokens, longest))
-        return rows, max(sum(lengths[i] for i in row) for row in rows)
+    total = round_to_bucket(sum(lengths), WIDTH_STEP)
     choices = []
-    width = round_to_bucket(longest, WIDTH_STEP)
-    while not choices or width <= min(WIDEST_PACKED, round_to_bucket(sum(lengths), WIDTH_STEP)):
-        rows = first_fit_decreasing(lengths, width)
-        tokens = round_to_bucket(len(rows)) * width
-        choices.append((tokens * (1 + width / ATTENTION_WIDTH), width, rows))
+    width = round_to_bucket(max(lengths), WIDTH_STEP)
+    while not choices or width <= min(WIDEST_PACKED, total):
+        rows = fill_rows(lengths, shared, width)
+        count = round_to_bucket(len(rows)) if few_shapes else len(rows)
+        square = ATTENTION_WIDTH if few_shapes else ATTENTION_WIDTH_CPU
+        choices.append((count * width * (1 + width / square), width, rows))
+        if len(rows) == 1:
+            break
         width = round_to_bucket(width + 1, WIDTH_STEP)
     _, width, rows = min(choices)
     return rows, width
@@ -81,90 +122,106 @@ def choose_rows(
 
 def pack_pairs(
     pairs: Sequence[PairIds],
-    row_tokens: int,
     padded_length: int,
     pad_id: int,
     few_shapes: bool = False,
+    share: bool = True,
 ) -> dict[str, torch.Tensor]:
     """Packed tensors of a batch.
 
     Args:
         pairs: B pairs in batch order.
-        row_tokens, few_shapes: see choose_rows.
         padded_length: L, the width of TRL's padded [2B, L] batch.
         pad_id: token id of unused places.
+        few_shapes: see choose_rows.
+        share: whether pairs may share tokens; False with dropout.
 
     Returns:
-        packed_ids, packed_positions, packed_segments: [R, S]; the segment of a token is
-            1 + 3 * pair + branch, 0 where unused.
+        packed_ids, packed_positions, packed_ends: [R, S]; the place in its row before which the
+            tokens below a token end, 0 where unused.
         packed_sources: [N] flat places in [R * S] whose hidden states predict a completion token.
         packed_targets: [N] the predicted token ids.
         packed_places: [N] flat places of the results in TRL's [2B * (L - 1)].
     """
-    rows, width = choose_rows([pair.length for pair in pairs], row_tokens, few_shapes)
-    packed = Packed(len(rows), width, len(pairs), padded_length, pad_id)
-    for row, indices in enumerate(rows):
-        packed.start = row * width
-        for index in indices:
-            packed.add_pair(index, pairs[index])
-    return packed.tensors()
+    lengths = [pair.length for pair in pairs]
+    rows, width = choose_rows(lengths, count_shared(pairs, share), few_shapes)
+    trees = [RowTree(pairs, row, padded_length, share) for row in rows]
+    if not few_shapes:
+        width = max(len(tree.ids) for tree in trees)
+    grids = {
+        name: torch.tensor([fill_up(getattr(tree, name), width, fill) for tree in trees])
+        for name, fill in (("ids", pad_id), ("positions", 0), ("ends", 0))
+    }
+    lists = {
+        "sources": [r * width + place for r, tree in enumerate(trees) for place in tree.sources],
+        "targets": [token for tree in trees for token in tree.targets],
+        "places": [place for tree in trees for place in tree.places],
+    }
+    packed = {**grids, **{name: torch.tensor(values) for name, values in lists.items()}}
+    return {f"packed_{name}": tensor for name, tensor in packed.items()}
 
 
-class Packed:
-    """Collects the packed tensors of one batch, pair by pair."""
+def fill_up(values: list[int], width: int, fill: int) -> list[int]:
+    """`values` padded at the end."""
+    return values + [fill] * (width - len(values))
 
-    def __init__(self, rows: int, width: int, pairs: int, padded_length: int, pad_id: int) -> None:
-        self.shape, self.pairs, self.padded_length = (rows, width), pairs, padded_length
-        self.ids = [pad_id] * (rows * width)
-        self.positions = [0] * (rows * width)
-        self.segments = [0] * (rows * width)
+
+class RowTree:
+    """One row: the tree of the sequences of some pairs, depth first."""
+
+    def __init__(
+        self, pairs: Sequence[PairIds], row: Sequence[int], padded_length: int, share: bool
+    ) -> None:
+        self.ids: list[int] = []
+        self.positions: list[int] = []
+        self.ends: list[int] = []
         self.sources: list[int] = []
         self.targets: list[int] = []
         self.places: list[int] = []
-        self.start = 0
+        self.path: list[int] = []  # places of the newest sequence's tokens, by depth
+        entries = [
+            (0 if share else index, ids, answer, place)
+            for index in row
+            for ids, answer, place in zip(
+                pairs[index].sequences,
+                (pairs[index].chosen, pairs[index].rejected),
+                (index, index + len(pairs)),
+                strict=True,
+            )
+        ]
+        before: tuple[int, list[int]] = (-1, [])
+        for group, ids, answer, place in sorted(entries, key=lambda entry: entry[:2]):
+            self.add(ids, count_common(before[1], ids) if group == before[0] else 0)
+            first = len(ids) - len(answer)  # the prompt's last token predicts the first answer one
+            self.sources += self.path[first:]
+            self.targets += answer
+            start = place * (padded_length - 1) + first
+            self.places += range(start, start + len(answer))
+            before = group, ids
+        self.close(0)
 
-    def add_pair(self, index: int, pair: PairIds) -> None:
-        """Append one pair at the current place."""
-        shared, last = len(pair.prompt) - 1, pair.prompt[-1]
-        self.append(pair.prompt[:-1], 0, 1 + BRANCHES * index + SHARED)
-        for branch, ids in ((CHOSEN, pair.chosen), (REJECTED, pair.rejected)):
-            row = index if branch == CHOSEN else index + self.pairs
-            place = row * (self.padded_length - 1) + shared
-            self.sources += range(self.start, self.start + len(ids))
-            self.places += range(place, place + len(ids))
-            self.targets += ids
-            self.append([last, *ids][: len(ids)], shared, 1 + BRANCHES * index + branch)
+    def add(self, ids: list[int], common: int) -> None:
+        """Append what `ids` does not share with the sequence before it."""
+        self.close(common)
+        start = len(self.ids)
+        self.ids += ids[common:]
+        self.positions += range(common, len(ids))
+        self.ends += [0] * (len(ids) - common)
+        self.path += range(start, len(self.ids))
 
-    def append(self, ids: list[int], position: int, segment: int) -> None:
-        """Write a run of tokens of one segment."""
-        end = self.start + len(ids)
-        self.ids[self.start : end] = ids
-        self.positions[self.start : end] = range(position, position + len(ids))
-        self.segments[self.start : end] = [segment] * len(ids)
-        self.start = end
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """The collected lists as long tensors."""
-        grids = {"ids": self.ids, "positions": self.positions, "segments": self.segments}
-        lists = {"sources": self.sources, "targets": self.targets, "places": self.places}
-        return {
-            **{f"packed_{k}": torch.tensor(v).view(self.shape) for k, v in grids.items()},
-            **{f"packed_{k}": torch.tensor(v) for k, v in lists.items()},
-        }
+    def close(self, depth: int) -> None:
+        """Nothing more comes below the newest sequence's tokens from `depth` on."""
+        for place in self.path[depth:]:
+            self.ends[place] = len(self.ids)
+        del self.path[depth:]
 
 
-def build_attention_mask(segments: torch.Tensor) -> torch.Tensor:
+def build_attention_mask(ends: torch.Tensor) -> torch.Tensor:
     """Boolean [R, 1, S, S], True where a query (dim 2) may see a key (dim 3).
 
-    A query sees keys left of it in its own pair's shared part and in its own branch. Unused
-    places see themselves, so that no softmax row is empty.
+    A query sees itself and what lies above it in the tree. Unused places see themselves, so that
+    no softmax row is empty.
     """
-    pair = torch.div(segments - 1, BRANCHES, rounding_mode="floor")  # [R, S], -1 where unused
-    branch = (segments - 1) % BRANCHES
-    same_pair = pair[:, :, None] == pair[:, None, :]
-    open_key = (branch[:, None, :] == SHARED) | (branch[:, :, None] == branch[:, None, :])
-    place = torch.arange(segments.shape[1], device=segments.device)
-    causal = place[:, None] >= place[None, :]
-    used = (segments > 0)[:, :, None] & (segments > 0)[:, None, :]
-    diagonal = place[:, None] == place[None, :]
-    return ((same_pair & open_key & causal & used) | diagonal)[:, None]
+    place = torch.arange(ends.shape[1], device=ends.device)
+    below = (place[:, None] > place[None, :]) & (place[:, None] < ends[:, None, :])
+    return (below | (place[:, None] == place[None, :]))[:, None]

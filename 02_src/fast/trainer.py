@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from trl import DPOTrainer
 
+from fast.attention import undo_dense_attention, use_dense_attention
 from fast.collator import PackedPreferenceCollator
 from fast.forward import find_obstacle, install_packed_forward
 from fast.fused_layers import fuse_layers, undo_fusion
@@ -63,6 +64,7 @@ class PreferenceTrainer(DPOTrainer):
             arguments["data_collator"] = PackedPreferenceCollator(
                 pad_token_id=arguments["processing_class"].pad_token_id,
                 max_length=arguments["args"].max_length,
+                share=arguments["args"].disable_dropout,
             )
         with without_weight_hash():
             super().__init__(**arguments)
@@ -171,6 +173,8 @@ class PreferenceTrainer(DPOTrainer):
         self.packed_scorer = install_packed_forward(model, graphs)
         self.data_collator.few_shapes = graphs
         changed = fuse_lora_layers(model) + fuse_layers(model)
+        if model.device.type == "cpu":
+            use_dense_attention(model)
         mask = batch["completion_mask"][:, 1:].bool()
         difference = (self.score(batch) - stock)[mask].abs().mean().item()
         full = not (self.args.bf16 or self.args.fp16) and self.model.dtype == torch.float32
@@ -178,6 +182,7 @@ class PreferenceTrainer(DPOTrainer):
         if math.isfinite(difference) and difference <= limit:
             return None
         undo_fusion(changed)
+        undo_dense_attention(model)
         return f"packed rows differ from TRL's by {difference:.3g} per token on this model"
 
     @torch.no_grad()

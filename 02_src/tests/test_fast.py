@@ -9,9 +9,9 @@ import torch
 import transformers
 from datasets import Dataset
 from peft import LoraConfig
-from trl import DPOConfig
+from trl import DPOConfig, DPOTrainer
 
-from fast.layout import PairIds, build_attention_mask, first_fit_decreasing, pack_pairs
+from fast import layout
 from fast.trainer import PreferenceTrainer
 
 SIZES = {
@@ -144,6 +144,51 @@ def test_a_batch_of_one_equals_stock_trl(tmp_path, tokenizer):
     assert_same_step(tmp_path, "qwen3", tokenizer, make_rows(5)[2:3])
 
 
+@pytest.mark.parametrize("name", ["llama", "gemma3"])
+def test_shared_headers_and_pairs_longer_than_a_row_equal_stock_trl(
+    name, tmp_path, tokenizer, monkeypatch
+):
+    monkeypatch.setattr(layout, "WIDEST_PACKED", 48)
+    rows = make_rows(9, seed=7)
+    for row in rows[4:]:
+        row["prompt_ids"] = [5, 6, 7, 8, 9, 10, 11, 12, *row["prompt_ids"]]
+    rows[5]["prompt_ids"] = rows[6]["prompt_ids"]
+    rows[7]["chosen_ids"] = rows[7]["rejected_ids"][:1] + rows[7]["chosen_ids"]
+    assert_same_step(tmp_path, name, tokenizer, rows, loss_type=["sigmoid", "sft"])
+
+
+def test_pairs_share_tokens_unless_dropout_would_tie_them(tmp_path, tokenizer):
+    rows = make_rows(4)
+    assert make_trainer(tmp_path, "llama", True, tokenizer, rows).data_collator.share
+    dropped = make_trainer(tmp_path, "llama", True, tokenizer, rows, disable_dropout=False)
+    assert not dropped.data_collator.share
+
+
+def test_switched_off_it_is_stock_trl(tmp_path, tokenizer):
+    class StockTrainer(DPOTrainer):
+        """TRL's own, over token ids."""
+
+        def _prepare_dataset(self, dataset, *_):
+            return dataset
+
+    rows = make_rows(6, seed=4)
+    off = make_trainer(tmp_path, "llama", False, tokenizer, rows)
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(transformers.LlamaConfig(**SIZES))
+    stock = StockTrainer(
+        model=model,
+        args=off.args,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        peft_config=LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"),
+    )
+    stock.model.load_state_dict(off.model.state_dict())
+    stock.collate = lambda batch: stock._prepare_inputs(stock.data_collator(batch))
+    found, expected = run_step(off), run_step(stock)
+    assert found[:2] == expected[:2]
+    assert all(torch.equal(found[2][name], gradient) for name, gradient in expected[2].items())
+
+
 def test_eager_attention_falls_back_to_stock_trl_and_says_so(tmp_path, tokenizer, capsys):
     model = transformers.AutoModelForCausalLM.from_config(
         transformers.LlamaConfig(**SIZES), attn_implementation="eager"
@@ -189,23 +234,3 @@ def test_initial_loss_is_ln_2_for_a_fresh_adapter_and_not_for_a_moved_one(tmp_pa
             parameter.data.zero_()
     assert abs(trainer.measure_initial_loss() - math.log(2)) < 1e-5
     assert trainer.loss_types == ["sigmoid", "sft"]
-
-
-def test_first_fit_decreasing_fills_rows_and_gives_long_pairs_their_own():
-    assert first_fit_decreasing([5, 4, 3, 3, 9], 8) == [[4], [0, 2], [1, 3]]
-
-
-def test_layout_repeats_the_last_prompt_token_and_separates_branches():
-    packed = pack_pairs([PairIds([7, 8, 9], [1, 2], [3])], 0, 5, 0)
-    assert packed["packed_ids"].tolist() == [[7, 8, 9, 1, 9]]
-    assert packed["packed_positions"].tolist() == [[0, 1, 2, 3, 2]]
-    assert packed["packed_targets"].tolist() == [1, 2, 3]
-    assert packed["packed_places"].tolist() == [2, 3, 6]
-    mask = build_attention_mask(packed["packed_segments"])[0, 0].int().tolist()
-    assert mask == [
-        [1, 0, 0, 0, 0],
-        [1, 1, 0, 0, 0],
-        [1, 1, 1, 0, 0],
-        [1, 1, 1, 1, 0],
-        [1, 1, 0, 0, 1],
-    ]

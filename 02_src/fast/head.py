@@ -1,0 +1,112 @@
+"""Output head on completion positions: log-probs, metrics, and their gradient at once.
+
+The gradient of log p(target) by a hidden state, W[target] - softmax(z) W, does not depend on the
+loss. It is computed while the logits are there, and the backward only scales it: logits are
+neither kept nor computed again. TRL's own head computes them twice and, without Triton, multiplies
+in fp32. With Triton TRL's is used: its kernels make fewer passes over the logits than torch can.
+"""
+
+import torch
+from torch.nn import functional as F
+from transformers.utils import is_triton_available
+from trl.kernels.chunked_logprob import ChunkedLogProbFunction
+
+OUTPUTS = ("log_probs", "entropy", "mean_logits", "is_top1")
+VOCABULARY_TILE = 32768
+LOGITS_AT_ONCE = 1 << 24  # 64 MB in fp32
+
+
+def score_hidden(model: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tensor):
+    """[4, N] fp32 OUTPUTS of hidden [N, H] and targets [N]; gradients flow to `hidden` only."""
+    head = model.get_output_embeddings()
+    softcap, scale = read_logit_transform(model.config.get_text_config())
+    if is_triton_available() and hidden.device.type == "cuda":
+        log_probs, entropy, _, mean_logits, is_top1 = ChunkedLogProbFunction.apply(
+            hidden, head.weight, head.bias, targets, 1.0, VOCABULARY_TILE, softcap, scale, OUTPUTS
+        )
+        return torch.stack([log_probs, entropy, mean_logits, is_top1.float()])
+    kind, dtype = hidden.device.type, hidden.dtype
+    if torch.is_autocast_enabled(kind):
+        dtype = torch.get_autocast_dtype(kind)
+    bias = None if head.bias is None else head.bias.to(dtype)
+    with torch.autocast(kind, enabled=False):
+        log_probs, rest = ScoredHead.apply(
+            hidden.to(dtype), head.weight.to(dtype), bias, targets, softcap, scale
+        )
+    return torch.cat([log_probs[None], rest])
+
+
+class ScoredHead(torch.autograd.Function):
+    """Log-probs [N], and [3, N] of what has no gradient; weight and bias are frozen."""
+
+    @staticmethod
+    def forward(ctx, hidden, weight, bias, targets, softcap, scale):
+        """hidden [N, H] and weight [V, H] of one dtype."""
+        slope = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        found = []
+        step = max(1, LOGITS_AT_ONCE // weight.shape[0])
+        for start in range(0, hidden.shape[0], step):
+            part = slice(start, start + step)
+            logits = F.linear(hidden[part], weight, bias).float()  # [n, V]
+            stats, probs, capped = measure_logits(logits, targets[part], softcap, scale)
+            found.append(stats)
+            if slope is not None:
+                grad = differentiate(probs, targets[part], capped, softcap, scale)
+                torch.mm(grad.to(weight.dtype), weight, out=slope[part])
+        ctx.save_for_backward(slope)
+        log_probs, *rest = torch.cat(found, 1)
+        rest = torch.stack(rest)
+        ctx.mark_non_differentiable(rest)
+        return log_probs, rest
+
+    @staticmethod
+    def backward(ctx, grad_log_probs, _):
+        """grad_log_probs [N] -> gradient of hidden."""
+        (slope,) = ctx.saved_tensors
+        return (slope * grad_log_probs[:, None]).to(slope.dtype), *[None] * 5
+
+
+def measure_logits(
+    logits: torch.Tensor, targets: torch.Tensor, softcap: float | None, scale: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """(OUTPUTS [4, n], probabilities [n, V], capped logits where there is a cap)."""
+    if scale != 1.0:
+        logits.mul_(scale)
+    if softcap is not None:
+        logits.div_(softcap).tanh_().mul_(softcap)
+    probs = torch.softmax(logits, -1)
+    top = logits.argmax(-1, keepdim=True)
+    log_z = (logits.gather(1, top) - probs.gather(1, top).log()).squeeze(1)
+    expected = torch.bmm(probs[:, None, :], logits[:, :, None]).flatten()
+    log_probs = logits.gather(1, targets[:, None]).squeeze(1) - log_z
+    is_top = (top.squeeze(1) == targets).float()
+    stats = torch.stack([log_probs, log_z - expected, logits.mean(-1), is_top])
+    return stats, probs, None if softcap is None else logits
+
+
+def differentiate(
+    probs: torch.Tensor,
+    targets: torch.Tensor,
+    capped: torch.Tensor | None,
+    softcap: float | None,
+    scale: float,
+) -> torch.Tensor:
+    """d log p(target) / d logit before cap and scale, [n, V]; overwrites its arguments."""
+    grad = probs.neg_()
+    grad.scatter_add_(1, targets[:, None], torch.ones_like(targets, dtype=grad.dtype)[:, None])
+    if capped is not None:
+        grad.mul_(capped.div_(softcap).square_().neg_().add_(1))
+    return grad if scale == 1.0 else grad.mul_(scale)
+
+
+def read_logit_transform(config) -> tuple[float | None, float]:
+    """(final soft cap, logit scale), found where TRL's add_fused_lm_head finds them."""
+    softcap = getattr(config, "final_logit_softcapping", None)
+    for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
+        scale = getattr(config, name, None)
+        if scale is not None:
+            return softcap, scale
+    scaling = getattr(config, "logits_scaling", None)
+    if scaling is None:
+        return softcap, 1.0
+    return softcap, scaling if config.model_type == "hyperclovax" else 1 / scaling

@@ -1,0 +1,79 @@
+"""Head and attention of the fast forward equal the stock ones; kept weights are bit-identical."""
+
+import bitsandbytes
+import psutil
+import pytest
+import torch
+from torch.nn import functional as F
+from trl.kernels.chunked_logprob import ChunkedLogProbFunction
+
+from fast import head
+from fast.attention import DenseAttention
+from fast.head import OUTPUTS, ScoredHead
+from fast.lora_linear import keep_dequantised, multiply_frozen, read_weight
+
+
+@pytest.mark.parametrize("softcap, scale, biased", [(None, 1.0, False), (4.0, 0.5, True)])
+def test_the_head_equals_trls(softcap, scale, biased, monkeypatch):
+    monkeypatch.setattr(head, "LOGITS_AT_ONCE", 3 * 50)  # four chunks
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(11, 16).requires_grad_(), torch.randn(50, 16)
+    bias, targets = torch.randn(50) if biased else None, torch.randint(0, 50, (11,))
+    targets[0] = (F.linear(hidden[0], weight, bias) * scale).argmax()
+    gradient = torch.randn(11)
+    log_probs, rest = ScoredHead.apply(hidden, weight, bias, targets, softcap, scale)
+    (found,) = torch.autograd.grad(log_probs, hidden, gradient)
+    stock = ChunkedLogProbFunction.apply(
+        hidden, weight, bias, targets, 1.0, 32, softcap, scale, OUTPUTS
+    )
+    (expected,) = torch.autograd.grad(stock[0], hidden, gradient)
+    entropy, mean, is_top = rest
+    assert torch.allclose(log_probs, stock[0], atol=1e-5)
+    assert torch.allclose(entropy, stock[1], atol=1e-5) and torch.allclose(mean, stock[3])
+    assert is_top[0] == 1 and torch.equal(is_top > 0, stock[4])
+    assert (found - expected).norm() <= 1e-5 * expected.norm()
+
+
+def test_without_gradients_the_head_keeps_nothing():
+    hidden = torch.randn(3, 8)
+    with torch.no_grad():
+        log_probs, _ = ScoredHead.apply(
+            hidden, torch.randn(20, 8), None, torch.tensor([1, 2, 3]), None, 1.0
+        )
+    assert not log_probs.requires_grad
+
+
+def test_dense_attention_equals_sdpa():
+    torch.manual_seed(0)
+    query = torch.randn(2, 6, 9, 8).requires_grad_()
+    key, value = (torch.randn(2, 2, 9, 8).requires_grad_() for _ in range(2))
+    mask = (torch.rand(2, 1, 9, 9) < 0.5) | torch.eye(9, dtype=torch.bool)
+    found = DenseAttention.apply(query, key, value, mask, 0.3)
+    expected = F.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, scale=0.3, enable_gqa=True
+    )
+    assert torch.allclose(found, expected, atol=1e-6)
+    weights = torch.randn_like(found)
+    tensors = (query, key, value)
+    for a, b in zip(
+        torch.autograd.grad((found * weights).sum(), tensors),
+        torch.autograd.grad((expected * weights).sum(), tensors),
+        strict=True,
+    ):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize("free, kept", [(1 << 40, True), (0, False)])
+def test_kept_weights_are_those_the_library_multiplies_with(free, kept, monkeypatch):
+    memory = psutil.virtual_memory()._replace(available=free)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    layer = bitsandbytes.nn.Linear4bit(
+        64, 32, bias=False, compute_dtype=torch.bfloat16, quant_type="nf4"
+    ).to(torch.bfloat16).to("cpu")  # fmt: skip
+    rows = torch.randn(5, 64, dtype=torch.bfloat16)
+    before = read_weight(layer.weight, torch.bfloat16)
+    product = multiply_frozen(rows, layer.weight, None)
+    keep_dequantised([layer.weight])
+    assert hasattr(layer.weight, "dequantised") is kept
+    assert torch.equal(read_weight(layer.weight, torch.bfloat16), before)
+    assert torch.equal(multiply_frozen(rows, layer.weight, None), product)

@@ -1,0 +1,84 @@
+"""Packed rows are trees of sequences: what each token may see, where each result goes."""
+
+import random
+
+import pytest
+
+from fast.layout import PairIds, build_attention_mask, fill_rows, pack_pairs
+
+
+def test_rows_fill_first_fit_decreasing_and_shared_prompts_cost_nothing():
+    apart = [[0] * 5 for _ in range(5)]
+    assert fill_rows([5, 4, 3, 3, 9], apart, 8) == [[4], [0, 2], [1, 3]]
+    shared = [[0, 3, 0], [3, 0, 0], [0, 0, 0]]
+    assert fill_rows([5, 5, 2], shared, 8) == [[0, 1], [2]]
+
+
+def test_layout_is_the_tree_of_all_sequences():
+    pairs = [PairIds([7, 8, 9], [1, 2, 5], [1, 3]), PairIds([7, 6], [4], [1, 2])]
+    packed = pack_pairs(pairs, 7, 0)
+    assert packed["packed_ids"].tolist() == [[7, 6, 1, 8, 9, 1, 2]]
+    assert packed["packed_positions"].tolist() == [[0, 1, 2, 1, 2, 3, 4]]
+    assert packed["packed_ends"].tolist() == [[7, 3, 3, 7, 7, 7, 7]]
+    found = [packed[f"packed_{name}"].tolist() for name in ("sources", "targets", "places")]
+    assert sorted(zip(*found, strict=True)) == [
+        (1, 1, 19), (1, 4, 7), (2, 2, 20),
+        (4, 1, 2), (4, 1, 14), (5, 2, 3), (5, 3, 15), (6, 5, 4),
+    ]  # fmt: skip
+    mask = build_attention_mask(packed["packed_ends"])[0, 0].int().tolist()
+    assert mask == [
+        [1, 0, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0, 0],
+        [1, 0, 0, 1, 0, 0, 0],
+        [1, 0, 0, 1, 1, 0, 0],
+        [1, 0, 0, 1, 1, 1, 0],
+        [1, 0, 0, 1, 1, 1, 1],
+    ]
+
+
+def test_with_dropout_pairs_share_nothing():
+    pairs = [PairIds([7, 8], [1], [2]), PairIds([7, 8], [3, 4], [3, 4])]
+    packed = pack_pairs(pairs, 4, 0, share=False)
+    assert sorted(packed["packed_ids"].flatten().tolist()) == [3, 7, 7, 8, 8]
+    together = pack_pairs(pairs, 4, 0)
+    assert together["packed_ids"].tolist() == [[7, 8, 3]]
+
+
+def check_pair_tokens(packed: dict, pairs: list[PairIds], width: int) -> int:
+    """Each predicting token sees its own sequence, in order; the number of them."""
+    masks = build_attention_mask(packed["packed_ends"])[:, 0]
+    ids, positions = packed["packed_ids"], packed["packed_positions"]
+    names = ("sources", "targets", "places")
+    for source, target, place in zip(*(packed[f"packed_{n}"].tolist() for n in names), strict=True):
+        row, at = divmod(source, ids.shape[1])
+        seen = masks[row, at].nonzero().flatten()
+        index, position = divmod(place, width - 1)
+        pair = pairs[index % len(pairs)]
+        sequence = pair.prompt + (pair.chosen if index < len(pairs) else pair.rejected)
+        assert ids[row, seen].tolist() == sequence[: position + 1]
+        assert positions[row, seen].tolist() == list(range(position + 1))
+        assert sequence[position + 1] == target
+    return len(set(packed["packed_places"].tolist()))
+
+
+@pytest.mark.parametrize("few_shapes", [False, True])
+@pytest.mark.parametrize("share", [False, True])
+def test_every_answer_token_sees_its_own_sequence_and_nothing_else(few_shapes, share):
+    for seed in range(60):
+        draw = random.Random(seed)
+
+        def ids(low: int, high: int, draw: random.Random = draw) -> list[int]:
+            return [draw.randrange(1, 3) for _ in range(draw.randint(low, high))]
+
+        pairs = [PairIds(ids(1, 6), ids(1, 4), ids(1, 4)) for _ in range(draw.randint(1, 9))]
+        width = max(len(p.prompt) + max(len(p.chosen), len(p.rejected)) for p in pairs)
+        packed = pack_pairs(pairs, width, 0, few_shapes, share)
+        results = check_pair_tokens(packed, pairs, width)
+        assert results == sum(len(p.chosen) + len(p.rejected) for p in pairs)
+
+
+def test_pairs_with_one_header_take_less_than_apart():
+    pairs = [PairIds([9] * 30 + [i, i], [1, 2], [3, 4]) for i in range(8)]
+    together, apart = (pack_pairs(pairs, 34, 0, share=share)["packed_ids"] for share in (1, 0))
+    assert together.numel() < apart.numel() / 2
