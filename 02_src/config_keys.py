@@ -118,6 +118,9 @@ class Config(BaseModel):
     lora_alpha: float = key(32, "adapter scale; the update is alpha / r times BA", gt=0)
     lora_dropout: Fraction = key(0.0, "dropout in front of the adapter; one mask per pair")
     lora_target_modules: str | list[ModuleName] = key("all-linear", "all-linear, or module names")
+    adapter_scale: float = key(
+        1.0, "the finished update is multiplied by this; under 1 forgets less", gt=0, le=1
+    )
 
     # Quantisation of the frozen base
     load_in_4bit: bool = key(True, "keep the frozen base in 4 bit (QLoRA)")

@@ -56,6 +56,7 @@ def train(trainer, config: Config, resume: bool = False) -> Run:
     from transformers.integrations import TensorBoardCallback
     from transformers.trainer_callback import PrinterCallback
 
+    from qlora import scale_adapter
     from train_callbacks import was_interrupted
 
     folder, logs = resolve_path(config.output_dir), log_folder(config)
@@ -74,6 +75,7 @@ def train(trainer, config: Config, resume: bool = False) -> Run:
         print(f"stopped at step {steps} of {wanted}; go on with --resume")
         return Run(folder, logs, False, steps, seconds)
     run = Run(folder, logs, True, steps, seconds, result.training_loss)
+    scale_adapter(trainer.model, config.adapter_scale)
     save_run(trainer, config, run)
     plot_curves(logs)
     return run

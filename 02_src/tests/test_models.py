@@ -26,6 +26,7 @@ from qlora import (
     list_linear_names,
     load_base,
     load_policy,
+    scale_adapter,
 )
 
 LINEAR_NAMES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -369,6 +370,22 @@ def test_adapter_gets_fp32_master_weights_and_the_base_keeps_its_dtype(tiny_mode
     for name, parameter in policy.named_parameters():
         assert parameter.requires_grad == ("lora_" in name)
         assert parameter.dtype == (torch.float32 if "lora_" in name else torch.bfloat16)
+
+
+def test_scaling_an_adapter_scales_what_it_adds_and_nothing_else(tiny_model):
+    config = Config(model_name=str(tiny_model), load_in_4bit=False)
+    model = load_base(config, CPU_OLD)
+    policy = get_peft_model(model, build_lora_config(config, model))
+    for name, parameter in policy.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    layer = policy.base_model.model.model.layers[0].mlp.up_proj
+    x = torch.randn(3, layer.base_layer.in_features)
+    added = layer(x) - layer.base_layer(x)
+    frozen = layer.base_layer.weight.clone()
+    scale_adapter(policy, 0.8)
+    torch.testing.assert_close(layer(x) - layer.base_layer(x), 0.8 * added)
+    assert torch.equal(layer.base_layer.weight, frozen)
 
 
 # 4 bit.
