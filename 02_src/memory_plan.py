@@ -23,6 +23,7 @@ from memory.table import format_plan
 from qlora import choose_precision
 
 ID_COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
+DOUBT = 1.1  # refuse only what exceeds the budget by more than the plan may be wrong
 SMALL_CARD = 4 * GIB  # below, cuBLAS gets the workspace it has on older cards, 8 MiB each
 LAST_HINT = "close other programs, or use a smaller max_seq_length or model_name"
 
@@ -106,7 +107,7 @@ def report_misfit(
     best: Plan | None,
     plans: list[Plan],
 ) -> None:
-    """Refuse a run that does not fit its GPU; on a CPU, where memory is shared, only warn."""
+    """Refuse a run that is far from fitting its GPU; a close one, or one on a CPU, is warned."""
     need = f"needs {own.process / GIB:.2f} GiB and {own.budget / GIB:.2f} are there"
     if best:
         keys = " ".join(f"--set {change}" for change in list_changes(own, best))
@@ -118,7 +119,7 @@ def report_misfit(
             f"memory_budget_gib: the run {need}, and no split of the batch fits "
             f"({smallest.process / GIB:.2f} at least); try {hints}"
         )
-    if device.kind == "cuda" and not own.rough:
+    if device.kind == "cuda" and not own.rough and own.process > DOUBT * own.budget:
         raise UserError(text)
     print(f"note: {text}")
 

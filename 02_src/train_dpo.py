@@ -57,8 +57,8 @@ def train(trainer, config: Config, resume: bool = False) -> Run:
     from transformers.integrations import TensorBoardCallback
     from transformers.trainer_callback import PrinterCallback
 
+    from adapter_weights import scale_adapter
     from memory_plan import saved_when_out_of_memory
-    from qlora import scale_adapter
     from train_callbacks import was_interrupted
 
     folder, logs = resolve_path(config.output_dir), log_folder(config)

@@ -3,13 +3,14 @@
 from datasets import Dataset, disable_progress_bars
 from trl import DPOConfig
 
+from adapter_weights import cast_adapter_to_fp32
 from config import REPOSITORY, Config, log_folder, resolve_path
 from errors import UserError
 from hardware import Device
 from memory.guard import MemoryCallback
 from memory.plan import Plan
 from preferences import PreferenceData
-from qlora import build_lora_config, cast_adapter_to_fp32, choose_precision
+from qlora import build_lora_config, choose_precision
 from run_log import RunLog
 from safe_trainer import SafeTrainer
 from tokenization import TokenizedPairs, require_rows, tokenize_pairs
@@ -62,9 +63,8 @@ def build_trainer(
         peft_config=build_lora_config(config, model),
         callbacks=callbacks,
     )
-    for callback in callbacks:
-        if isinstance(callback, ValidationCallback):
-            callback.trainer = trainer
+    for callback in (c for c in callbacks if isinstance(c, ValidationCallback)):
+        callback.trainer = trainer
     cast_adapter_to_fp32(trainer.model)
     return trainer
 

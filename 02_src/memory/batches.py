@@ -7,12 +7,12 @@ from fast.layout import choose_rows, round_to_bucket
 from memory.activations import MicroStep
 
 TRIED = 40  # random batches looked at; the worst one is built from the longest pairs
-PACKED_ROW = 256  # fast.collator's row_tokens
 
 
 def shape_batch(lengths: Sequence[tuple[int, int]], few_shapes: bool) -> MicroStep:
     """The micro-step of pairs given as (tokens in the row, predicted tokens)."""
-    rows, width = choose_rows([length for length, _ in lengths], PACKED_ROW, few_shapes)
+    alone = [[0] * len(lengths)] * len(lengths)  # pairs that share tokens take less
+    rows, width = choose_rows([length for length, _ in lengths], alone, few_shapes)
     count = sum(predicted for _, predicted in lengths)
     if few_shapes:
         return MicroStep(round_to_bucket(len(rows)), width, round_to_bucket(count, 32))

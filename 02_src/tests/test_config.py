@@ -99,6 +99,7 @@ BOUNDS = (
     ("seed", [0, 2**32 - 1], [-1, 2**32]),
     ("lora_r", [1, 1024], [0, 1025]),
     ("lora_alpha", [0.5], [0, float("inf")]),
+    ("adapter_scale", [0.01, 1], [0, 1.1]),
     ("lora_dropout", [0, 0.9], [-0.1, 1]),
     ("dpo_beta", [0.001, 100], [0, 101]),
     ("loss_weights", [None, [1, 0.5]], [[float("nan"), 1], [-1, 1]]),

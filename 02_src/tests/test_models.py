@@ -13,6 +13,7 @@ from peft import get_peft_model
 from safetensors.torch import save_file
 
 import base_models
+from adapter_weights import cast_adapter_to_fp32, scale_adapter
 from base_models import EMBEDDED_PREFIX, ModelSource, load_tokenizer, resolve_model
 from checkpoints import check_adapter_files
 from config import Config
@@ -20,13 +21,11 @@ from errors import UserError
 from hardware import GIB, Device, choose_gpu, find_device
 from qlora import (
     build_lora_config,
-    cast_adapter_to_fp32,
     choose_precision,
     count_parameters,
     list_linear_names,
     load_base,
     load_policy,
-    scale_adapter,
 )
 
 LINEAR_NAMES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
