@@ -57,9 +57,9 @@ def train(trainer, config: Config, resume: bool = False) -> Run:
     from transformers.integrations import TensorBoardCallback
     from transformers.trainer_callback import PrinterCallback
 
-    from adapter_weights import scale_adapter
     from memory_plan import saved_when_out_of_memory
     from train_callbacks import was_interrupted
+    from trainable_weights import scale_adapter
 
     folder, logs = resolve_path(config.output_dir), log_folder(config)
     checkpoint = find_checkpoint(folder) if resume else None

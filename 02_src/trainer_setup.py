@@ -3,7 +3,6 @@
 from datasets import Dataset, disable_progress_bars
 from trl import DPOConfig
 
-from adapter_weights import cast_adapter_to_fp32
 from config import REPOSITORY, Config, log_folder, resolve_path
 from errors import UserError
 from hardware import Device
@@ -21,6 +20,7 @@ from train_callbacks import (
     ValidationCallback,
     WatchCallback,
 )
+from trainable_weights import cast_adapter_to_fp32
 from validation_sample import ValidationSample
 
 REFERENCE_BATCH = 64  # pairs at most; the reference pass also limits tokens

@@ -44,8 +44,8 @@ def make_trainer(job: dict, inputs: Inputs, folder: str):
     from peft import LoraConfig
     from trl import DPOConfig, DPOTrainer
 
-    from adapter_weights import cast_adapter_to_fp32
     from fast.trainer import PreferenceTrainer
+    from trainable_weights import cast_adapter_to_fp32
 
     class StockTrainer(DPOTrainer):
         """DPOTrainer over token ids."""

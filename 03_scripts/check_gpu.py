@@ -45,8 +45,8 @@ def make_trainer(model, rows: list[dict], folder: str, graphs: bool, **options):
     from peft import LoraConfig
     from trl import DPOConfig
 
-    from adapter_weights import cast_adapter_to_fp32
     from fast.trainer import PreferenceTrainer
+    from trainable_weights import cast_adapter_to_fp32
 
     arguments = {
         "output_dir": folder, "max_length": 2048, "precompute_ref_log_probs": True,

@@ -59,9 +59,9 @@ def build(job: dict, config, device, folder: str, meter: Meter):
     from transformers.trainer_callback import PrinterCallback
     from transformers.trainer_utils import SaveStrategy
 
-    from adapter_weights import cast_adapter_to_fp32
     from fast.trainer import PreferenceTrainer
     from qlora import build_lora_config, keep_differentiable, load_base
+    from trainable_weights import cast_adapter_to_fp32
     from trainer_setup import build_arguments
 
     model = load_base(config, device)

@@ -40,7 +40,9 @@ LAYERS = {
     **dict.fromkeys(
         ("utils.text", "secrets_file", "config_schema", "safe_files", "gguf_header"), 0
     ),
-    **dict.fromkeys(("preferences", "row_readers", "hardware", "run_log", "base_models"), 1),
+    **dict.fromkeys(
+        ("preferences", "row_readers", "hardware", "run_log", "base_models", "model_folders"), 1
+    ),
     **dict.fromkeys(STAGES, 3),
 }
 DEFAULT_LAYER = 2

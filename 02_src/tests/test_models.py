@@ -13,7 +13,6 @@ from peft import get_peft_model
 from safetensors.torch import save_file
 
 import base_models
-from adapter_weights import cast_adapter_to_fp32, scale_adapter
 from base_models import EMBEDDED_PREFIX, ModelSource, load_tokenizer, resolve_model
 from checkpoints import check_adapter_files
 from config import Config
@@ -27,6 +26,7 @@ from qlora import (
     load_base,
     load_policy,
 )
+from trainable_weights import cast_adapter_to_fp32, scale_adapter
 
 LINEAR_NAMES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 CPU_BF16 = Device("cpu", "new processor", GIB, GIB, True, 1)
