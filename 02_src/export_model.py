@@ -7,8 +7,7 @@ Llama family only; others are refused by name. Writes 04_models/exported/<run>/:
 (f16, q8_0, q4_0, q4_1), Modelfile, contract, export_report.json and export_report.md. The gguf
 package writes no K-quants; make them from the f16 file with llama.cpp's own tool:
     llama-quantize MODEL-f16.gguf MODEL-q4_k_m.gguf Q4_K_M
-ONNX and OpenVINO are not offered: both need an exporter (optimum) pinned to other versions of
-transformers than this toolkit's.
+ONNX and OpenVINO are not offered: they need an exporter package of their own.
 """
 
 import argparse
