@@ -53,6 +53,11 @@ def check_one_line(done: subprocess.CompletedProcess[str], words: str) -> None:
     assert "Traceback" not in done.stderr
 
 
+def hear_sigint() -> None:
+    """A job in a shell's background starts with SIGINT ignored; the process tested must not."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 # root may write anywhere, unless it gives that right up
 ROOT = os.name == "posix" and os.getuid() == 0
 AS_OTHERS = ("setpriv", "--bounding-set=-dac_override") if ROOT else ()
@@ -96,7 +101,7 @@ def test_ctrl_c_at_a_random_moment_is_one_line_and_leaves_nothing_half_written(
     process = subprocess.Popen(
         [sys.executable, TRAIN, "--config", str(config)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, preexec_fn=hear_sigint if os.name == "posix" else None,
     )  # fmt: skip
     time.sleep(0.3 + random.Random(number).random() * (2 + 4 * number))
     process.send_signal(signal.SIGINT if os.name == "posix" else signal.CTRL_C_EVENT)

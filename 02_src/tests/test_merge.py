@@ -147,12 +147,14 @@ def test_what_does_not_belong_together_is_refused(make_run, tiny_model, tmp_path
     assert not list((run.parent.parent / "merged").glob("*"))
 
 
-@pytest.mark.parametrize("key, value", [("use_dora", True), ("peft_type", "LOHA")])
-def test_what_is_no_plain_lora_is_refused(make_run, key, value):
+@pytest.mark.parametrize(
+    "key, value, words", [("use_dora", True, "use_dora"), ("peft_type", "LOHA", "LoRA adapter")]
+)
+def test_what_is_no_plain_lora_is_refused(make_run, key, value, words):
     run = make_run()
     file = run / "adapter_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
-    with pytest.raises(UserError, match=key):
+    with pytest.raises(UserError, match=words):
         merge(run)
 
 
