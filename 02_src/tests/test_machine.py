@@ -101,7 +101,8 @@ def test_ctrl_c_at_a_random_moment_is_one_line_and_leaves_nothing_half_written(
     process = subprocess.Popen(
         [sys.executable, TRAIN, "--config", str(config)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, preexec_fn=hear_sigint if os.name == "posix" else None,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=hear_sigint if os.name == "posix" else None,
     )  # fmt: skip
     time.sleep(0.3 + random.Random(number).random() * (2 + 4 * number))
     process.send_signal(signal.SIGINT if os.name == "posix" else signal.CTRL_C_EVENT)
