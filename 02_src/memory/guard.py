@@ -76,7 +76,8 @@ class MemoryCallback(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         """The plan joins training.log."""
         if self.plan is not None:
-            self.log.write_line(format_plan(self.plan))
+            unit = "system memory" if self.device_kind == "cpu" else "GPU memory"
+            self.log.write_line(format_plan(self.plan, unit))
 
     def on_step_begin(self, args, state, control, **kwargs) -> None:
         """Start the step's clock."""
