@@ -73,7 +73,8 @@ class DenseAttention(torch.autograd.Function):
         k, v = (x.reshape(rows * groups, length, -1) for x in (key, value))
         scores = torch.bmm(q.float(), k.float().transpose(1, 2)).mul_(scale)
         by_row = scores.view(rows, -1, length, length)  # [R, H, S, S]
-        by_row.masked_fill_(~mask, -torch.inf)
+        # Not -inf: generation pads on the left, and a query that sees nothing would become NaN.
+        by_row.masked_fill_(~mask, torch.finfo(scores.dtype).min)
         probs = torch.softmax(scores, -1).to(query.dtype)
         ctx.save_for_backward(q, k, v, probs)
         ctx.scale, ctx.query_shape, ctx.key_shape = scale, query.shape, key.shape
