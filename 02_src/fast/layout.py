@@ -161,7 +161,7 @@ def pack_pairs(
     rows, width = choose_rows(lengths, count_shared(pairs, share), few_shapes)
     trees = [RowTree(pairs, row, padded_length, share) for row in rows]
     if not few_shapes:
-        width = max(len(tree.ids) for tree in trees)
+        width = round_to_bucket(max(len(tree.ids) for tree in trees), WIDTH_STEP)
     grids = {
         name: torch.tensor([fill_up(getattr(tree, name), width, fill) for tree in trees])
         for name, fill in (("ids", pad_id), ("positions", 0), ("ends", 0))
