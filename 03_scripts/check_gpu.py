@@ -77,7 +77,7 @@ def read_losses(trainer) -> list[float]:
 
 def check_run(model_path: str, folder: str) -> dict:
     """60 steps in 4 bit: graph and eager losses."""
-    rows = benchmark_inputs.make_rows(40, 12, 60 * 8, seed=3)
+    rows = benchmark_inputs.make_rows(40, 12, 60 * 8, 3, benchmark_inputs.HEADER)
     losses = []
     for graphs in (False, True):
         model = benchmark_inputs.load_model(model_path, torch.bfloat16)

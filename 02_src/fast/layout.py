@@ -3,11 +3,13 @@
 A row is the tree of its sequences (prompt + chosen, prompt + rejected, for each of its pairs),
 written depth first: what several sequences begin with is there once, be it the chat template's
 header, a prompt, or the first words of both answers. A token's position is its depth. It is seen
-by the tokens below it in the tree, which in this order are the places after it up to `end`:
+by what lies below it in the tree, and these are the places behind it up to its `end`. The
+sequences "a b c d", "a b e" and "a f" make
 
-    place     0    1    2    3    4    5    6
-    token     sys  ask  is   A    B    ask' C        sys ask is -> A B / C;  sys ask' ...
-    end       7    5    5    5    5    7    7
+    place     0    1    2    3    4    5
+    token     a    b    c    d    e    f
+    position  0    1    2    3    2    1
+    end       6    5    4    4    5    6
 
 So one number a token holds the whole mask. Every completion token is predicted by its parent.
 Nothing is predicted from a completion's last token, so it is left out. With dropout, tokens that
@@ -56,14 +58,14 @@ def count_common(a: Sequence[int], b: Sequence[int]) -> int:
 def count_shared(pairs: Sequence[PairIds], share: bool) -> list[list[int]]:
     """[B][B] prompt tokens each two pairs begin with in common; 0 where they may not share."""
     order = sorted(range(len(pairs)), key=lambda i: pairs[i].prompt)
+    prompts = [pairs[i].prompt for i in order]
+    steps = [count_common(a, b) for a, b in zip(prompts, prompts[1:], strict=False)]
     shared = [[0] * len(pairs) for _ in pairs]
     for at, i in enumerate(order if share else []):
         common = len(pairs[i].prompt)
-        for before, j in zip(order[at:], order[at + 1 :], strict=False):
-            common = min(common, count_common(pairs[before].prompt, pairs[j].prompt))
+        for step, j in zip(steps[at:], order[at + 1 :], strict=True):
+            common = min(common, step)
             shared[i][j] = shared[j][i] = common
-            if not common:
-                break
     return shared
 
 
@@ -76,17 +78,30 @@ def fill_rows(
     """
     rows: list[list[int]] = []
     space: list[int] = []
+    known: list[Sequence[int]] = []  # of each row: what each pair shares with one of its members
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         for row, members in enumerate(rows):
-            cost = lengths[index] - max(shared[index][j] for j in members)
+            cost = lengths[index] - known[row][index]
             if cost <= space[row]:
                 members.append(index)
                 space[row] -= cost
+                known[row] = list(map(max, known[row], shared[index]))
                 break
         else:
             rows.append([index])
             space.append(capacity - lengths[index])
+            known.append(shared[index])
     return rows
+
+
+def count_tokens(
+    row: Sequence[int], lengths: Sequence[int], shared: Sequence[Sequence[int]]
+) -> int:
+    """Tokens of a row as fill_rows counts them: each pair less what it shares with one before."""
+    return sum(
+        lengths[index] - max((shared[index][j] for j in row[:at]), default=0)
+        for at, index in enumerate(row)
+    )
 
 
 def round_to_bucket(size: int, least: int = 1) -> int:
@@ -105,16 +120,15 @@ def choose_rows(
         shared: see count_shared.
         few_shapes: for CUDA graphs: the number of rows is rounded up, too.
     """
-    total = round_to_bucket(sum(lengths), WIDTH_STEP)
-    choices = []
-    width = round_to_bucket(max(lengths), WIDTH_STEP)
-    while not choices or width <= min(WIDEST_PACKED, total):
+    square = ATTENTION_WIDTH if few_shapes else ATTENTION_WIDTH_CPU
+    (all_in_one,) = fill_rows(lengths, shared, sum(lengths))
+    least = count_tokens(all_in_one, lengths, shared)  # no rows take fewer
+    widest = min(WIDEST_PACKED, round_to_bucket(least, WIDTH_STEP))
+    width, choices = round_to_bucket(max(lengths), WIDTH_STEP), []
+    while not choices or (width <= widest and least * (1 + width / square) < min(choices)[0]):
         rows = fill_rows(lengths, shared, width)
         count = round_to_bucket(len(rows)) if few_shapes else len(rows)
-        square = ATTENTION_WIDTH if few_shapes else ATTENTION_WIDTH_CPU
         choices.append((count * width * (1 + width / square), width, rows))
-        if len(rows) == 1:
-            break
         width = round_to_bucket(width + 1, WIDTH_STEP)
     _, width, rows = min(choices)
     return rows, width
@@ -147,7 +161,7 @@ def pack_pairs(
     rows, width = choose_rows(lengths, count_shared(pairs, share), few_shapes)
     trees = [RowTree(pairs, row, padded_length, share) for row in rows]
     if not few_shapes:
-        width = max(len(tree.ids) for tree in trees)
+        width = round_to_bucket(max(len(tree.ids) for tree in trees), WIDTH_STEP)
     grids = {
         name: torch.tensor([fill_up(getattr(tree, name), width, fill) for tree in trees])
         for name, fill in (("ids", pad_id), ("positions", 0), ("ends", 0))

@@ -18,7 +18,7 @@ from fast.attention import undo_dense_attention, use_dense_attention
 from fast.collator import PackedPreferenceCollator
 from fast.forward import find_obstacle, install_packed_forward
 from fast.fused_layers import fuse_layers, undo_fusion
-from fast.host_work import light_host_work, without_weight_hash
+from fast.host_work import light_host_work, limit_primitive_cache, without_weight_hash
 from fast.lora_linear import fuse_lora_layers
 from fast.reference import (
     fingerprint_weights,
@@ -60,6 +60,7 @@ class PreferenceTrainer(DPOTrainer):
         self._weights_fingerprint: str | None = None
         self._fast_ready = False
         self._trainable: list[torch.nn.Parameter] = []
+        limit_primitive_cache()
         if fast_forward:
             arguments["data_collator"] = PackedPreferenceCollator(
                 pad_token_id=arguments["processing_class"].pad_token_id,

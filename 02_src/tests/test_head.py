@@ -4,13 +4,18 @@ import bitsandbytes
 import psutil
 import pytest
 import torch
+from test_fast import make_rows, make_trainer
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl.kernels.chunked_logprob import ChunkedLogProbFunction
 
 from config import Config
 from fast import head
+<<<<<<< HEAD
 from fast.attention import DenseAttention, use_dense_attention
+=======
+from fast.attention import NAME, DenseAttention
+>>>>>>> fast
 from fast.head import OUTPUTS, ScoredHead
 from fast.lora_linear import keep_dequantised, multiply_frozen, read_weight
 from generation import generate_answers
@@ -68,6 +73,7 @@ def test_dense_attention_equals_sdpa():
         assert torch.allclose(a, b, atol=1e-5)
 
 
+<<<<<<< HEAD
 def test_questions_of_different_length_are_answered_as_without_dense_attention(embedded_model):
     """Answers asked for while training are padded on the left: padding places see nothing."""
     model = AutoModelForCausalLM.from_pretrained(embedded_model, dtype=torch.float32)
@@ -81,6 +87,22 @@ def test_questions_of_different_length_are_answered_as_without_dense_attention(e
     assert all(before)
     use_dense_attention(model)
     assert generate_answers(model, tokenizer, prompts, 6) == before
+=======
+def test_generation_from_left_padded_prompts_is_not_changed(tmp_path, tokenizer):
+    trainer = make_trainer(tmp_path, "llama", True, tokenizer, make_rows(4))
+    model = trainer.model.eval()
+    config = model.get_base_model().config
+    ids = torch.tensor([[0, 0, 0, 5, 6], [7, 8, 9, 10, 11]])
+    padding = (ids > 0).long()
+    options = {"attention_mask": padding, "max_new_tokens": 6, "do_sample": False}
+    options |= {"output_logits": True, "return_dict_in_generate": True, "eos_token_id": None}
+    assert config._attn_implementation == NAME
+    found = model.generate(ids, **options)
+    config._attn_implementation = "sdpa"
+    expected = model.generate(ids, **options)
+    assert torch.equal(found.sequences, expected.sequences)
+    assert torch.allclose(torch.stack(found.logits), torch.stack(expected.logits), atol=1e-5)
+>>>>>>> fast
 
 
 @pytest.mark.parametrize("free, kept", [(1 << 40, True), (0, False)])

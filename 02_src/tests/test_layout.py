@@ -3,8 +3,9 @@
 import random
 
 import pytest
+import torch
 
-from fast.layout import PairIds, build_attention_mask, fill_rows, pack_pairs
+from fast.layout import WIDTH_STEP, PairIds, build_attention_mask, fill_rows, pack_pairs
 
 
 def test_rows_fill_first_fit_decreasing_and_shared_prompts_cost_nothing():
@@ -17,16 +18,18 @@ def test_rows_fill_first_fit_decreasing_and_shared_prompts_cost_nothing():
 def test_layout_is_the_tree_of_all_sequences():
     pairs = [PairIds([7, 8, 9], [1, 2, 5], [1, 3]), PairIds([7, 6], [4], [1, 2])]
     packed = pack_pairs(pairs, 7, 0)
-    assert packed["packed_ids"].tolist() == [[7, 6, 1, 8, 9, 1, 2]]
-    assert packed["packed_positions"].tolist() == [[0, 1, 2, 1, 2, 3, 4]]
-    assert packed["packed_ends"].tolist() == [[7, 3, 3, 7, 7, 7, 7]]
+    assert packed["packed_ids"].shape == (1, WIDTH_STEP)
+    assert packed["packed_ids"][0, :8].tolist() == [7, 6, 1, 8, 9, 1, 2, 0]
+    assert packed["packed_positions"][0, :8].tolist() == [0, 1, 2, 1, 2, 3, 4, 0]
+    assert packed["packed_ends"][0, :8].tolist() == [7, 3, 3, 7, 7, 7, 7, 0]
     found = [packed[f"packed_{name}"].tolist() for name in ("sources", "targets", "places")]
     assert sorted(zip(*found, strict=True)) == [
         (1, 1, 19), (1, 4, 7), (2, 2, 20),
         (4, 1, 2), (4, 1, 14), (5, 2, 3), (5, 3, 15), (6, 5, 4),
     ]  # fmt: skip
-    mask = build_attention_mask(packed["packed_ends"])[0, 0].int().tolist()
-    assert mask == [
+    mask = build_attention_mask(packed["packed_ends"])[0, 0].int()
+    assert torch.equal(mask[7:], torch.eye(WIDTH_STEP, dtype=torch.int)[7:])
+    assert mask[:7, :7].tolist() == [
         [1, 0, 0, 0, 0, 0, 0],
         [1, 1, 0, 0, 0, 0, 0],
         [1, 1, 1, 0, 0, 0, 0],
@@ -40,9 +43,10 @@ def test_layout_is_the_tree_of_all_sequences():
 def test_with_dropout_pairs_share_nothing():
     pairs = [PairIds([7, 8], [1], [2]), PairIds([7, 8], [3, 4], [3, 4])]
     packed = pack_pairs(pairs, 4, 0, share=False)
-    assert sorted(packed["packed_ids"].flatten().tolist()) == [3, 7, 7, 8, 8]
+    used = packed["packed_ids"][packed["packed_ends"] > 0]
+    assert sorted(used.tolist()) == [3, 7, 7, 8, 8]
     together = pack_pairs(pairs, 4, 0)
-    assert together["packed_ids"].tolist() == [[7, 8, 3]]
+    assert together["packed_ids"][0, :4].tolist() == [7, 8, 3, 0]
 
 
 def check_pair_tokens(packed: dict, pairs: list[PairIds], width: int) -> int:
