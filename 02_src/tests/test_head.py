@@ -6,21 +6,12 @@ import pytest
 import torch
 from test_fast import make_rows, make_trainer
 from torch.nn import functional as F
-from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl.kernels.chunked_logprob import ChunkedLogProbFunction
 
-from config import Config
 from fast import head
-<<<<<<< HEAD
-from fast.attention import DenseAttention, use_dense_attention
-=======
 from fast.attention import NAME, DenseAttention
->>>>>>> fast
 from fast.head import OUTPUTS, ScoredHead
 from fast.lora_linear import keep_dequantised, multiply_frozen, read_weight
-from generation import generate_answers
-from prompt_contract import apply_contract
-from utils.formatting import format_prompt
 
 
 @pytest.mark.parametrize("softcap, scale, biased", [(None, 1.0, False), (4.0, 0.5, True)])
@@ -73,21 +64,6 @@ def test_dense_attention_equals_sdpa():
         assert torch.allclose(a, b, atol=1e-5)
 
 
-<<<<<<< HEAD
-def test_questions_of_different_length_are_answered_as_without_dense_attention(embedded_model):
-    """Answers asked for while training are padded on the left: padding places see nothing."""
-    model = AutoModelForCausalLM.from_pretrained(embedded_model, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(embedded_model)
-    apply_contract(tokenizer, Config(model_name=str(embedded_model)))
-    prompts = [
-        format_prompt(text)
-        for text in ("What is DP?", "What does BOP stand for on a drilling rig?")
-    ]
-    before = generate_answers(model, tokenizer, prompts, 6)
-    assert all(before)
-    use_dense_attention(model)
-    assert generate_answers(model, tokenizer, prompts, 6) == before
-=======
 def test_generation_from_left_padded_prompts_is_not_changed(tmp_path, tokenizer):
     trainer = make_trainer(tmp_path, "llama", True, tokenizer, make_rows(4))
     model = trainer.model.eval()
@@ -102,7 +78,6 @@ def test_generation_from_left_padded_prompts_is_not_changed(tmp_path, tokenizer)
     expected = model.generate(ids, **options)
     assert torch.equal(found.sequences, expected.sequences)
     assert torch.allclose(torch.stack(found.logits), torch.stack(expected.logits), atol=1e-5)
->>>>>>> fast
 
 
 @pytest.mark.parametrize("free, kept", [(1 << 40, True), (0, False)])
