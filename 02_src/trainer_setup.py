@@ -23,7 +23,7 @@ from train_callbacks import (
 from trainable_weights import cast_adapter_to_fp32
 from validation_sample import ValidationSample
 
-REFERENCE_BATCH = 64  # pairs at most; the reference pass also limits tokens
+REFERENCE_BATCH = 256  # pairs at most; the reference pass also limits tokens
 REFERENCE_CACHE = REPOSITORY / "04_models" / "cache" / "reference"
 
 

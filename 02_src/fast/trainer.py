@@ -19,6 +19,7 @@ from fast.collator import PackedPreferenceCollator
 from fast.forward import find_obstacle, install_packed_forward
 from fast.fused_layers import fuse_layers, undo_fusion
 from fast.host_work import light_host_work, limit_primitive_cache, without_weight_hash
+from fast.layout import count_reference_tokens
 from fast.lora_linear import fuse_lora_layers
 from fast.reference import (
     fingerprint_weights,
@@ -31,7 +32,6 @@ from fast.reference import (
 # Mean difference per token above which packed rows are not trusted; bf16 noise is about 0.01.
 TRUSTED_DIFFERENCE = {torch.float32: 1e-3}
 TRUSTED_DIFFERENCE_16BIT = 0.1
-REFERENCE_TOKENS = 2048  # of a batch of the reference pass; more is not faster
 ID_COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
 REFERENCE_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
 
@@ -102,8 +102,10 @@ class PreferenceTrainer(DPOTrainer):
         """Reference log-probs (chosen [n], rejected [n]); pairs of like length share a batch."""
         lengths = [sum(len(row[name]) for name in ID_COLUMNS) for row in dataset]
         logps = torch.zeros(2, len(dataset))
+        hidden = self.model.config.get_text_config().hidden_size
+        tokens = count_reference_tokens(hidden, self.accelerator.device.type)
         with tqdm(total=len(lengths), desc=f"reference pass, {name}", unit="pair") as bar:
-            for chosen in split_by_tokens(lengths, REFERENCE_TOKENS, batch_size):
+            for chosen in split_by_tokens(lengths, tokens, batch_size):
                 batch = self.collate([dataset[i] for i in chosen])
                 found = self.compute_ref_log_probs(self.model, batch)
                 logps[:, chosen] = torch.stack(found).float().cpu()
