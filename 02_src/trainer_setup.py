@@ -1,5 +1,6 @@
 """Put a trainer together: tokens, arguments, LoRA layers, reference log-probs, callbacks."""
 
+import quick_bitsandbytes  # noqa: F401  # isort: skip  (before peft and trl)
 from datasets import Dataset, disable_progress_bars
 from trl import DPOConfig
 
