@@ -129,7 +129,7 @@ def load_weights(
         source.location,
         dtype=dtype,
         attn_implementation=config.attn_implementation,
-        device_map={"": "cuda:0" if device.kind == "cuda" else device.kind},
+        device_map={"": device.place},
         use_safetensors=True,
         **options,
         **source.load_options(),

@@ -99,6 +99,7 @@ class SafeTrainer(PreferenceTrainer):
         try:
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
+            self.point_to_best(output)
             if self.args.should_save:
                 self.publish_checkpoint(scratch / name, output / name)
         finally:
@@ -107,11 +108,15 @@ class SafeTrainer(PreferenceTrainer):
                 shutil.rmtree(scratch, ignore_errors=True)
         self.accelerator.wait_for_everyone()
 
-    def publish_checkpoint(self, scratch: Path, target: Path) -> None:
-        """Checksums, rename, and no more checkpoints than the config wants."""
+    def point_to_best(self, output: Path) -> None:
+        """Name the best checkpoint as it is called once it is whole; in every process."""
         best = self.state.best_global_step
         if best is not None:
-            self.state.best_model_checkpoint = str(target.with_name(f"checkpoint-{best}"))
+            self.state.best_model_checkpoint = str(output / f"checkpoint-{best}")
+
+    def publish_checkpoint(self, scratch: Path, target: Path) -> None:
+        """Checksums, rename, and no more checkpoints than the config wants."""
+        if self.state.best_global_step is not None:
             self.state.save_to_json(str(scratch / TRAINER_STATE_NAME))
         write_manifest(scratch)
         publish_folder(scratch, target)

@@ -3,6 +3,8 @@
     python 02_src/train_dpo.py --config 00_configs/dpo.json
     python 02_src/train_dpo.py --config 00_configs/dpo.json --set learning_rate=1e-4 --dry_run
     python 02_src/train_dpo.py --config 00_configs/dpo.json --resume
+    accelerate launch --config_file 00_configs/accelerate/ddp.yaml 02_src/train_dpo.py --config ...
+    torchrun --nproc_per_node 2 02_src/train_dpo.py --config 00_configs/dpo.json
 
 DPO: Rafailov et al. 2023 (arXiv 2305.18290).
 """
@@ -15,6 +17,8 @@ import tempfile
 from pathlib import Path
 
 import errors  # first: from here on Ctrl-C is one line
+import processes
+from batch_split import describe_split, join_batch, split_batch
 from checkpoints import (
     ADAPTER_FILES,
     SUMMARY_FILE,
@@ -62,14 +66,18 @@ def train(trainer, config: Config, resume: bool = False) -> Run:
     from trainable_weights import scale_adapter
 
     folder, logs = resolve_path(config.output_dir), log_folder(config)
-    checkpoint = find_checkpoint(folder) if resume else None
+    config = join_batch(config, processes.count())
+    with processes.main_first():
+        checkpoint = find_checkpoint(folder) if resume else None
     if resume and (changed := list_changed_keys(config)):
         print(f"note: changed since this run began: {', '.join(changed)}")
     if checkpoint is None:
         check_initial_loss(trainer)
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(TensorBoardCallback(open_tensorboard(logs)))
-    save_config(config, folder)
+    processes.wait()
+    if processes.is_main():
+        trainer.add_callback(TensorBoardCallback(open_tensorboard(logs)))
+        save_config(config, folder)
     mark("before the first step")
     with saved_when_out_of_memory(trainer):
         result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -80,8 +88,9 @@ def train(trainer, config: Config, resume: bool = False) -> Run:
         return Run(folder, logs, False, steps, seconds)
     run = Run(folder, logs, True, steps, seconds, result.training_loss)
     scale_adapter(trainer.model, config.adapter_scale)
-    save_run(trainer, config, run)
-    plot_curves(logs)
+    if processes.is_main():
+        save_run(trainer, config, run)
+        plot_curves(logs)
     return run
 
 
@@ -163,11 +172,12 @@ def plan_run(config: Config, device, data):
     from qlora import load_contract_tokenizer
     from tokenization import require_rows, tokenize_pairs
 
-    tokenizer = load_contract_tokenizer(config)
-    mark("tokenizer")
-    rows = require_rows(tokenize_pairs(data.train, tokenizer, config), config)
+    with processes.main_first():  # which fetches what is missing
+        tokenizer = load_contract_tokenizer(config)
+        mark("tokenizer")
+        rows = require_rows(tokenize_pairs(data.train, tokenizer, config), config)
     mark("tokens")
-    planned = prepare_plan(config, device, measure_lengths(rows))
+    planned = processes.take_from_main(prepare_plan(config, device, measure_lengths(rows)))
     mark("memory plan")
     return planned, tokenizer
 
@@ -179,11 +189,12 @@ def run_planned(arguments: argparse.Namespace, device, data, planned, tokenizer)
     from trainer_setup import build_trainer
 
     def attempt(planned, resume: bool) -> Run:
-        model, _ = load_policy(planned.config, device, tokenizer)
+        with processes.main_first():
+            model, _ = load_policy(planned.config, device, tokenizer)
         mark("base model")
         trainer = build_trainer(planned.config, device, model, tokenizer, data, planned.plan)
         mark("trainer, reference")
-        if arguments.overwrite and not resume:
+        if arguments.overwrite and not resume and processes.is_main():
             clear_output(planned.config)
         verify_plan(trainer, planned.plan)
         return train(trainer, planned.config, resume)
@@ -194,13 +205,14 @@ def run_planned(arguments: argparse.Namespace, device, data, planned, tokenizer)
 def main() -> int:
     """The story: config, device, data, plan, policy, trainer, run."""
     arguments = parse_arguments()
+    processes.silence_others()
     config = load_config(arguments.config, arguments.set)
     if not (arguments.overwrite or arguments.dry_run):
         check_output(config, arguments.resume)
     mark("python, config")
     data = load_preferences(config)
     mark("data")
-    if arguments.dry_run:
+    if arguments.dry_run or not processes.is_main():
         return prepare_and_train(arguments, config, data)
     with hold_run(resolve_path(config.output_dir)):
         if not arguments.overwrite:
@@ -211,18 +223,28 @@ def main() -> int:
 def prepare_and_train(arguments: argparse.Namespace, config: Config, data) -> int:
     """Device, plan, policy, trainer, run; the exit code."""
     device = find_device(config)
+    processes.join(device.kind)
+    config = split_batch(config, processes.count())
     from qlora import choose_precision, load_policy
 
     mark("imports")
     for notice in (*list_notices(config), *data.notices, *choose_precision(config, device).notices):
         print(f"note: {notice}")
     print(f"device: {device.describe()}")
+    if processes.count() > 1:
+        print(describe_split(config, processes.count()))
     print(f"data: {len(data.train)} pairs to train on, {len(data.validation)} to validate")
     planned, tokenizer = plan_run(config, device, data)
     if arguments.dry_run:
         model, tokenizer = load_policy(planned.config, device, tokenizer)
         return try_first_step(planned.config, device, model, tokenizer, data)
     run = run_planned(arguments, device, data, planned, tokenizer)
+    processes.leave()
+    return report(run, arguments)
+
+
+def report(run: Run, arguments: argparse.Namespace) -> int:
+    """Say how the run ended; the exit code."""
     if arguments.profile_startup:
         print(format_profile())
     if not run.finished:
