@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import processes
 import torch
 from tqdm.auto import tqdm
 from transformers.trainer import TRAINER_STATE_NAME
@@ -83,8 +84,18 @@ class SafeTrainer(PreferenceTrainer):
         """Adapter and tokenizer as safetensors and JSON; no training_args.bin, a pickle."""
         if self.args.should_save:
             folder = output_dir or self.args.output_dir
-            self.model.save_pretrained(folder, state_dict=state_dict)
+            self.save_adapter(folder)
             self.processing_class.save_pretrained(folder)
+
+    def save_adapter(self, folder: str | Path) -> None:
+        """The adapter as safetensors.
+
+        Of a sharded base no state is asked for: this process would give its gathered weights back
+        and the others not, and their next exchange would not match.
+        """
+        adapter = {n: p.detach() for n, p in self.model.named_parameters() if p.requires_grad}
+        state = adapter if processes.shards_base() else None
+        self.model.save_pretrained(folder, state_dict=state, safe_serialization=True)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write a checkpoint beside the others, with checksums, and rename it."""

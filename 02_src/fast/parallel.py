@@ -10,7 +10,7 @@ all processes at every micro-batch; here they stay local until they are logged.
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -101,7 +101,7 @@ class ParallelTrainer(DPOTrainer):
                 for name, weight in zip(self.loss_types, configured, strict=True)
             ]
         try:
-            with kept_local(self.accelerator):
+            with kept_local(self.accelerator), self.autocast():
                 found = super().compute_loss(model, inputs, *rest, **options)
         finally:
             self.loss_weights = configured
@@ -111,6 +111,10 @@ class ParallelTrainer(DPOTrainer):
             self._counted["eval"].append({kind: int(n > 0) for kind, n in counts.items()})
             self._eval_losses.append((found.item(), counts["pairs"]))
         return found
+
+    def autocast(self) -> AbstractContextManager:
+        """Autocast where accelerate has not put it around the model: with a sharded base."""
+        return self.accelerator.autocast() if self.is_fsdp_enabled else nullcontext()
 
     def evaluation_loop(self, *arguments: Any, **options: Any) -> Any:
         """Trainer's; the loss is the mean over all processes' pairs."""
@@ -152,6 +156,34 @@ class ParallelTrainer(DPOTrainer):
         """The mean gradient of all processes; once per optimizer step."""
         if processes.count() > 1:
             average_gradients(self._trainable or self.list_trainable())
+
+    # Checkpoints: a sharded base (FSDP) is not saved, and the adapter is whole in each process
+
+    @contextmanager
+    def as_unsharded(self) -> Iterator[None]:
+        """Trainer saves and loads the adapter and its optimizer as without FSDP."""
+        sharded, self.is_fsdp_enabled = self.is_fsdp_enabled, False
+        try:
+            yield
+        finally:
+            self.is_fsdp_enabled = sharded
+
+    def save_model(self, *arguments: Any, **options: Any) -> None:
+        """Trainer's."""
+        with self.as_unsharded():
+            super().save_model(*arguments, **options)
+
+    def _save_optimizer_and_scheduler(self, *arguments: Any) -> None:
+        with self.as_unsharded():
+            super()._save_optimizer_and_scheduler(*arguments)
+
+    def _load_optimizer_and_scheduler(self, *arguments: Any) -> None:
+        with self.as_unsharded():
+            super()._load_optimizer_and_scheduler(*arguments)
+
+    def _load_best_model(self) -> None:
+        with self.as_unsharded():
+            super()._load_best_model()
 
     def list_trainable(self) -> list[torch.nn.Parameter]:
         """The adapter's parameters: the same tensors in all processes, also of a sharded base."""
