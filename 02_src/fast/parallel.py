@@ -230,7 +230,7 @@ def combine_metrics(
         )  # fmt: skip
     found = processes.gather(sums)
     combined: defaultdict[str, list[float]] = defaultdict(list)
-    for name in {name for own in found for name in own}:
+    for name in dict.fromkeys(name for own in found for name in own):
         totals = [own[name] for own in found if name in own]
         weight = sum(w for _, w in totals)
         if weight:
