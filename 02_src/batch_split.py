@@ -1,7 +1,7 @@
 """One effective batch over several processes: the config's pairs per optimizer step stay the same.
 
-    mine = split_batch(config, processes)    # what each process takes
-    config = join_batch(mine, processes)     # and back, for the run's folder
+mine = split_batch(config, processes)    # what each process takes
+config = join_batch(mine, processes)     # and back, for the run's folder
 """
 
 from config import Config

@@ -49,6 +49,11 @@ def shards_base() -> bool:
     return count() > 1 and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
 
 
+def count_shards() -> int:
+    """Into how many parts the frozen base is cut."""
+    return count() if shards_base() else 1
+
+
 def silence_others() -> None:
     """Let only the main process print and draw bars; called before tqdm is imported.
 

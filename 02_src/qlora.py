@@ -98,7 +98,9 @@ def load_base(config: Config, device: Device, source=None) -> PreTrainedModel:
                 write_quantised(model, source, settings)
     model.config.use_cache = False
     if shards_base():
-        model.__dict__.pop("hf_device_map", None)  # it lies in system memory only until it is sharded
+        model.__dict__.pop(
+            "hf_device_map", None
+        )  # it lies in system memory only until it is sharded
     return model.requires_grad_(False)
 
 

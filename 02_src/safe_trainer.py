@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import processes
 import torch
 from tqdm.auto import tqdm
 from transformers.trainer import TRAINER_STATE_NAME
 
+import processes
 from checkpoints import list_checkpoints, prune_checkpoints
 from config import show_path
 from errors import UserError

@@ -10,24 +10,14 @@ DPO: Rafailov et al. 2023 (arXiv 2305.18290).
 """
 
 import argparse
-import json
 import math
-import shutil
 import tempfile
 from pathlib import Path
 
 import errors  # first: from here on Ctrl-C is one line
 import processes
 from batch_split import describe_split, join_batch, split_batch
-from checkpoints import (
-    ADAPTER_FILES,
-    SUMMARY_FILE,
-    Run,
-    check_output,
-    clear_output,
-    find_checkpoint,
-    list_changed_keys,
-)
+from checkpoints import Run, check_output, clear_output, find_checkpoint, list_changed_keys
 from config import (
     DEFAULT_CONFIG,
     Config,
@@ -37,14 +27,12 @@ from config import (
     resolve_path,
     save_config,
     show_path,
-    write_text,
 )
 from errors import UserError
 from hardware import find_device
 from preferences import load_preferences
 from run_lock import hold_run
-from run_log import plot_curves, read_metrics
-from safe_files import sync_file, sync_folder, write_manifest
+from run_log import plot_curves
 from startup_profile import format_profile, mark
 
 INITIAL_LOSS_TOLERANCE = 0.05
@@ -61,16 +49,14 @@ def train(trainer, config: Config, resume: bool = False) -> Run:
     from transformers.integrations import TensorBoardCallback
     from transformers.trainer_callback import PrinterCallback
 
+    from finished_run import save_run
     from memory_plan import saved_when_out_of_memory
     from train_callbacks import was_interrupted
     from trainable_weights import scale_adapter
 
     folder, logs = resolve_path(config.output_dir), log_folder(config)
     config = join_batch(config, processes.count())
-    with processes.main_first():
-        checkpoint = find_checkpoint(folder) if resume else None
-    if resume and (changed := list_changed_keys(config)):
-        print(f"note: changed since this run began: {', '.join(changed)}")
+    checkpoint = find_start(config) if resume else None
     if checkpoint is None:
         check_initial_loss(trainer)
     trainer.remove_callback(PrinterCallback)
@@ -94,6 +80,15 @@ def train(trainer, config: Config, resume: bool = False) -> Run:
     return run
 
 
+def find_start(config: Config) -> Path | None:
+    """The checkpoint to go on from; says which keys differ from those the run began with."""
+    with processes.main_first():
+        checkpoint = find_checkpoint(resolve_path(config.output_dir))
+    if changed := list_changed_keys(config):
+        print(f"note: changed since this run began: {', '.join(changed)}")
+    return checkpoint
+
+
 def open_tensorboard(folder: Path):
     """A TensorBoard writer for the run's log folder."""
     from torch.utils.tensorboard import SummaryWriter
@@ -113,29 +108,6 @@ def check_initial_loss(trainer) -> float:
         )
     print(f"check: DPO loss before training {loss:.4f} (ln 2 = 0.6931)")
     return loss
-
-
-def save_run(trainer, config: Config, run: Run) -> None:
-    """Write adapter, tokenizer, contract, base fingerprint and card; the summary last."""
-    from merging.base_identity import write_identity
-    from model_card import write_model_card
-    from prompt_contract import write_contract
-
-    scratch = run.folder / ".saving"
-    shutil.rmtree(scratch, ignore_errors=True)
-    trainer.save_adapter(scratch)
-    trainer.processing_class.save_pretrained(scratch)
-    write_contract(trainer.processing_class, config, scratch)
-    write_identity(config, scratch)
-    write_model_card(config, scratch, read_metrics(run.log_folder))
-    write_manifest(scratch, ADAPTER_FILES)
-    sync_folder(scratch)
-    for file in scratch.iterdir():
-        file.replace(run.folder / file.name)
-    scratch.rmdir()
-    sync_file(run.folder)
-    summary = {"steps": run.steps, "seconds": run.seconds, "train_loss": run.train_loss}
-    write_text(run.folder / SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -50,10 +50,7 @@ def build_trainer(
     """
     disable_progress_bars()
     train, validation = tokenize_data(config, tokenizer, data)
-    asked = 0 if shards_base() else config.validation_answers
-    if shards_base():
-        print(f"note: {SHARDED}")
-    sample = ValidationSample(validation.pairs, validation.rows, tokenizer, asked)
+    sample = choose_sample(config, validation, tokenizer)
     best = choose_best_metric(config, bool(validation.rows), bool(sample))
     memory = MemoryCallback(device.kind, plan, RunLog(log_folder(config)))
     callbacks = [memory, *build_callbacks(config, sample, best)]
@@ -74,6 +71,14 @@ def build_trainer(
         callback.trainer = trainer
     cast_adapter_to_fp32(trainer.model)
     return trainer
+
+
+def choose_sample(config: Config, validation: TokenizedPairs, tokenizer) -> ValidationSample:
+    """The questions asked at each validation; none with a sharded base, which is said."""
+    if shards_base():
+        print(f"note: {SHARDED}")
+    asked = 0 if shards_base() else config.validation_answers
+    return ValidationSample(validation.pairs, validation.rows, tokenizer, asked)
 
 
 def tokenize_data(

@@ -29,7 +29,7 @@ def average_gradients(parameters: Sequence[torch.nn.Parameter]) -> None:
 
 
 def find_flat_gradient(parameters: Sequence[torch.nn.Parameter]) -> torch.Tensor | None:
-    """The tensor whose views all gradients are (fast.trainable_copies); None where there is none."""
+    """The tensor whose views all gradients are (fast.trainable_copies), or None."""
     if any(parameter.grad is None for parameter in parameters):
         return None
     flat = parameters[0].grad._base
