@@ -22,8 +22,8 @@ def size_weights(
 ) -> dict[str, float]:
     """Bytes of the frozen base by tensor class; `item` bytes for a weight not in 4 bit.
 
-    Of a sharded base (FSDP) a GPU holds its part, and for a while what it computes with: two layers,
-    of which one is on its way, and the output head.
+    Of a sharded base (FSDP) a GPU holds its part, and for a while what it computes with: two
+    layers, of which one is on its way, and the output head.
     """
     shards = count_shards()
     sizes = {
