@@ -5,7 +5,7 @@
     python 02_src/evaluate_dpo.py --run RUN --models base,base_with_glossary,adapter
     python 02_src/evaluate_dpo.py --run RUN --splits seen,drift --limit 100
     python 02_src/evaluate_dpo.py --run RUN --compare OTHER_RUN
-    torchrun --nproc_per_node 2 02_src/evaluate_dpo.py --run RUN
+    torchrun --nproc_per_node 2 -- 02_src/evaluate_dpo.py --run RUN
 
 Writes into the run's folder (into the merged model's for --models merged): evaluation.html, the
 report to read; evaluation.md; evaluation.json, all figures with n and intervals;

@@ -124,7 +124,7 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def try_first_step(config: Config, device, model, tokenizer, data) -> int:
+def try_first_step(config: Config, device, model, tokenizer, data) -> None:
     """Build the trainer and check the first loss; TRL's output folder is a temporary one."""
     from dataset_lint import lint_file, summarize
     from trainer_setup import build_trainer
@@ -137,7 +137,6 @@ def try_first_step(config: Config, device, model, tokenizer, data) -> int:
         trial = config.model_copy(update={"output_dir": scratch})
         check_initial_loss(build_trainer(trial, device, model, tokenizer, data))
     print("dry run: everything up to the first step works")
-    return 0
 
 
 def plan_run(config: Config, device, data):
@@ -197,8 +196,8 @@ def main() -> int:
 def prepare_and_train(arguments: argparse.Namespace, config: Config, data) -> int:
     """Device, plan, policy, trainer, run; the exit code."""
     device = find_device(config)
-    processes.join(device.kind)
     config = split_batch(config, processes.count())
+    processes.join(device.kind)
     from qlora import choose_precision, load_policy
 
     mark("imports")
@@ -211,7 +210,9 @@ def prepare_and_train(arguments: argparse.Namespace, config: Config, data) -> in
     planned, tokenizer = plan_run(config, device, data)
     if arguments.dry_run:
         model, tokenizer = load_policy(planned.config, device, tokenizer)
-        return try_first_step(planned.config, device, model, tokenizer, data)
+        try_first_step(planned.config, device, model, tokenizer, data)
+        processes.leave()
+        return 0
     run = run_planned(arguments, device, data, planned, tokenizer)
     processes.leave()
     return report(run, arguments)
