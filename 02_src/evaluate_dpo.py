@@ -114,7 +114,9 @@ def measure_models(
                 print(f"  {questions.name}: finished before")
             else:
                 mine = questions.take(processes.cut_share(len(questions)))
-                shares = processes.gather(measure_set(models.load(name), mine, glossary, ask))
+                with processes.main_first():
+                    subject = models.load(name)
+                shares = processes.gather(measure_set(subject, mine, glossary, ask))
                 found = [record for share in shares for record in share]
                 if processes.is_main():
                     parts.write(key, found)

@@ -47,7 +47,7 @@ def run_job(job: dict) -> dict | None:
     except subprocess.TimeoutExpired as error:
         print(f"{job} took too long:\n{(error.stderr or b'')[-1500:]!r}", flush=True)
         return None
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    lines = [line for line in done.stdout.splitlines() if line.startswith('{"')]
     if done.returncode or not lines:
         print(f"{job} failed:\n{done.stderr[-3000:]}", flush=True)
         return None

@@ -143,7 +143,10 @@ class ParallelTrainer(DPOTrainer):
         """Trainer's; accelerate gets a model that it has prepared already, and leaves it alone."""
         if processes.count() > 1:
             spread_weights(self.list_trainable())
-            if not self.is_fsdp_enabled:
+            if self.is_fsdp_enabled:
+                # It would round log-probs to 16 bit; the base has its dtype, autocast does the rest.
+                self.accelerator.state.fsdp_plugin.mixed_precision_policy = None
+            else:
                 self.accelerator.prepare_model(self.model, evaluation_mode=True)
         return super().train(*arguments, **options)
 
