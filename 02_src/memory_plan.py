@@ -174,10 +174,11 @@ def free_device_memory() -> None:
 
 
 def verify_plan(trainer, plan: Plan) -> None:
-    """Run the largest micro-step once, without training, and compare its peak with the plan.
+    """Run the largest micro-step, without training, and compare its peak with the plan.
 
-    On a CPU nothing is run: memory there is shared, and a step takes seconds. Nor with a sharded
-    base: it is whole until training begins.
+    It runs twice: the second time its CUDA graph is captured, before all smaller ones, which then
+    fit into its memory. On a CPU nothing is run: memory there is shared, and a step takes seconds.
+    Nor with a sharded base: it is whole until training begins.
     """
     if trainer.accelerator.device.type != "cuda" or processes.shards_base():
         return
@@ -187,9 +188,10 @@ def verify_plan(trainer, plan: Plan) -> None:
     torch.cuda.reset_peak_memory_stats()
     with torch.random.fork_rng(devices=[trainer.accelerator.device]):
         trainer.model.train()
-        with trainer.compute_loss_context_manager():
-            loss = trainer.compute_loss(trainer.model, batch)
-        loss.backward()
+        for _ in range(2):
+            with trainer.compute_loss_context_manager():
+                loss = trainer.compute_loss(trainer.model, batch)
+            loss.backward()
     trainer.model.zero_grad(set_to_none=True)
     trainer._metrics["train"].clear()
     print(describe_verification(torch.cuda.max_memory_allocated(), plan))

@@ -9,6 +9,7 @@ QLoRA: Dettmers et al. 2023 (arXiv 2305.14314). LoRA: Hu et al. 2021 (arXiv 2106
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 
+import quick_bitsandbytes  # noqa: F401  # isort: skip  (before peft and trl)
 import torch
 from peft import LoraConfig
 from safetensors import SafetensorError

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import quick_bitsandbytes  # noqa: F401  # isort: skip  (before peft and trl)
 import torch
 from peft import PeftModel
 from transformers import (

@@ -1,5 +1,6 @@
 """Put a trainer together: tokens, arguments, LoRA layers, reference log-probs, callbacks."""
 
+import quick_bitsandbytes  # noqa: F401  # isort: skip  (before peft and trl)
 from datasets import Dataset, disable_progress_bars
 from trl import DPOConfig
 
@@ -24,7 +25,7 @@ from train_callbacks import (
 from trainable_weights import cast_adapter_to_fp32
 from validation_sample import ValidationSample
 
-REFERENCE_BATCH = 64  # pairs at most; the reference pass also limits tokens
+REFERENCE_BATCH = 256  # pairs at most; the reference pass also limits tokens
 SHARDED = (
     "the base is sharded (FSDP): TRL's own forward is used, since the fast forward's CUDA graphs "
     "cannot hold the exchange of weights; the reference is computed at each step, and validation "

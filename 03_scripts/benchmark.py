@@ -14,6 +14,7 @@ then over repeats. Time to first step counts from the loaded model, reference pa
 """
 
 import argparse
+import itertools
 import json
 import subprocess
 import sys
@@ -32,14 +33,21 @@ GROWTH = {
 MEASURE = Path(__file__).with_name("benchmark_measure.py")
 
 
-def run_job(job: dict) -> dict | None:
+def start_worker() -> subprocess.Popen:
+    """A fresh process that imports what it needs, then waits for its job."""
+    return subprocess.Popen(
+        [sys.executable, str(MEASURE)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def run_job(worker: subprocess.Popen, job: dict) -> dict | None:
     """Measure in a fresh process; None (and the end of its output) when it fails."""
-    command = [sys.executable, str(MEASURE), json.dumps(job)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        print(f"{job['workload']} {job['variant']} failed:\n{done.stderr[-1200:]}", flush=True)
+    output, errors = worker.communicate(json.dumps(job) + "\n")
+    if worker.returncode:
+        print(f"{job['workload']} {job['variant']} failed:\n{errors[-1200:]}", flush=True)
         return None
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return json.loads(output.strip().splitlines()[-1])
 
 
 def check_workload(name: str) -> str:
@@ -62,6 +70,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=2, help="measurements of each")
     parser.add_argument("--steps", type=int, default=60, help="optimizer steps of a measurement")
     parser.add_argument("--warmup", type=int, default=30, help="steps left out at the start")
+    parser.add_argument(
+        "--stock_steps", type=int, help="steps of TRL's own variants, a third of them warm-up"
+    )
     parser.add_argument("--seed", type=int, default=42, help="of data and adapter")
     parser.add_argument("--json", help="append results to this JSON Lines file")
     arguments = parser.parse_args()
@@ -73,22 +84,35 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def measure_all(arguments: argparse.Namespace, model: str | None) -> list[dict]:
-    """All results, each printed as it comes; variants take turns."""
+def list_jobs(arguments: argparse.Namespace, model: str | None) -> list[dict]:
+    """Every measurement in its order; variants take turns."""
     growth = [name for kind in arguments.growth for name in GROWTH[kind]]
     names = arguments.workloads or growth or WORKLOADS
-    results = []
-    for _ in range(arguments.repeats):
-        for workload in names:
-            for variant in arguments.variants:
-                job = {"workload": workload, "variant": variant, "model": model}
-                keys = ("config", "steps", "warmup", "seed")
-                job |= {key: getattr(arguments, key) for key in keys}
-                result = run_job(job)
-                if result:
-                    print(json.dumps(result), flush=True)
-                    results.append(result)
-                    append_line(arguments.json, result)
+    jobs = []
+    for _, workload, variant in itertools.product(
+        range(arguments.repeats), names, arguments.variants
+    ):
+        keys = ("config", "steps", "warmup", "seed")
+        job = {"workload": workload, "variant": variant, "model": model}
+        job |= {key: getattr(arguments, key) for key in keys}
+        if VARIANTS[variant][2] is None and arguments.stock_steps:
+            job |= {"steps": arguments.stock_steps, "warmup": arguments.stock_steps // 3}
+        jobs.append(job)
+    return jobs
+
+
+def measure_all(arguments: argparse.Namespace, model: str | None) -> list[dict]:
+    """All results, each printed as it comes. The next process imports while one measures."""
+    jobs, results = list_jobs(arguments, model), []
+    worker = start_worker()
+    for i, job in enumerate(jobs):
+        following = start_worker() if i + 1 < len(jobs) else worker
+        result = run_job(worker, job)
+        worker = following
+        if result:
+            print(json.dumps(result), flush=True)
+            results.append(result)
+            append_line(arguments.json, result)
     return results
 
 

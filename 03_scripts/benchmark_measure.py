@@ -1,6 +1,6 @@
 """One measurement of benchmark.py: a variant trains on a workload; prints its figures as JSON.
 
-python 03_scripts/benchmark_measure.py JOB      JOB: the JSON object that benchmark.py makes
+echo JOB | python 03_scripts/benchmark_measure.py      JOB: the JSON object that benchmark.py makes
 """
 
 import json
@@ -124,9 +124,6 @@ def make_clock():
 def measure(job: dict) -> dict:
     """Run one variant on one workload; returns its figures."""
     import torch
-    import trl.trainer.dpo_trainer  # noqa: F401  imports are not part of a first step
-
-    import fast.trainer  # noqa: F401
 
     inputs = make_inputs(job, torch.float32 if is_stock_on_cpu(job) else torch.bfloat16)
     peak = measure_peak(inputs.model.device)
@@ -185,5 +182,14 @@ def count_buckets(trainer) -> dict:
     return {} if graphed is None else {"buckets": len(graphed.buckets), "failed": graphed.failure}
 
 
+def main() -> None:
+    """Import first: that is no part of a first step, and a job before this one still runs."""
+    import trl.trainer.dpo_trainer  # noqa: F401
+
+    import fast.trainer  # noqa: F401
+
+    print(json.dumps(measure(json.loads(sys.stdin.readline()))))
+
+
 if __name__ == "__main__":
-    print(json.dumps(measure(json.loads(sys.argv[1]))))
+    main()

@@ -25,6 +25,7 @@ def make_config(job: dict, folder: str):
     common = {
         "model_name": job["model"], "load_in_4bit": job["nf4"], "output_dir": folder,
         "logging_dir": folder, "max_steps": choose_steps(job), "max_seq_length": 2048,
+        "optim": job.get("optim", "adamw_torch_fused"),
     }  # fmt: skip
     if "cap_gib" in job:
         return Config(

@@ -24,7 +24,8 @@ ROWS = [  # (checkpointing, pairs, tokens of a row); what matters most comes fir
 ]  # fmt: skip
 LARGE = (False, 8, 2048)  # over 20 GiB: not in every process at once
 TINY_ROWS = [(False, 2, 64), (True, 2, 64)]
-SOLO = [(True, 1, 64), (True, 8, 64), (False, 8, 64), (False, 8, 1024), (True, 8, 1024)]
+SMALL = [(True, 1, 64), (True, 8, 64)]  # with what a card of 2 GiB needs
+SOLO = [(True, 8, 64), (False, 8, 64), (False, 8, 1024), (True, 8, 1024)]
 WORKLOADS = {"short": (40, 12, 32), "long": (300, 280, 8)}  # prompt, answer tokens, pairs a step
 SMALL_WORKSPACE = {"CUBLAS_WORKSPACE_CONFIG": ":4096:2:16:8"}
 
@@ -53,22 +54,17 @@ def list_queues(shapes: dict) -> list[list[dict]]:
 def list_solo(shape: str) -> list[dict]:
     """What runs alone: NVML and step times; the smallest ones as on a small card."""
     tiny = shape in TINY_SHAPES
-    return [
-        make_job(
-            shape,
-            True,
-            row,
-            solo=True,
-            environment=SMALL_WORKSPACE if row[0] and row[2] < 128 else {},
-        )
-        for row in (TINY_ROWS[:1] if tiny else SOLO)
-    ]
+    if tiny:
+        return [make_job(shape, True, TINY_ROWS[0], solo=True)]
+    small = {"solo": True, "environment": SMALL_WORKSPACE, "optim": "adamw_8bit"}
+    jobs = [make_job(shape, True, row, **small) for row in SMALL]
+    return jobs + [make_job(shape, True, row, solo=True) for row in SOLO]
 
 
 def list_caps(shape: str, tiny: bool) -> list[dict]:
     """Runs with auto_fit under a cap on what torch may reserve, GiB."""
     return [
-        {"shape": shape, "nf4": True, "cap_gib": cap, "workload": name, "environment": {}}
+        {"shape": shape, "nf4": True, "cap_gib": cap, "workload": name}
         for cap in ((4,) if tiny else (4, 6, 8))
         for name in (("short",) if tiny else WORKLOADS)
     ]

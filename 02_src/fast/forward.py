@@ -6,7 +6,8 @@ import torch
 from trl.trainer.utils import FusedCausalLMOutput
 
 from fast import attention
-from fast.graphs import GraphedScorer, GraphRecorder, Packed
+from fast.graph_recorder import GraphRecorder
+from fast.graphs import GraphedScorer, Packed
 from fast.head import OUTPUTS, score_hidden
 from fast.layout import build_attention_mask
 

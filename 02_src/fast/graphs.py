@@ -17,12 +17,14 @@ from typing import Any
 
 import torch
 
+from fast.graph_recorder import GraphRecorder
 from fast.layout import round_to_bucket
 from fast.trainable_copies import TrainableCopies
 
 Packed = dict[str, torch.Tensor]
 Score = Callable[[Packed], torch.Tensor]
 GRIDS, LISTS = ("ids", "positions", "ends"), ("sources", "targets")
+MOST_RESTARTS = 3  # times that all graphs are dropped because memory ran out
 MOST_BUCKETS = 24  # captured shapes kept; each costs about 0.7 s and some MB
 SLACK_SHARE, SLACK_TOKENS = 1.1, 320  # a captured bucket serves batches this much smaller
 
@@ -72,23 +74,6 @@ def fill_inputs(flat: torch.Tensor, shape: tuple[int, int, int], packed: Packed)
     views["targets"][:count].copy_(packed["targets"])
 
 
-class GraphRecorder:
-    """Records what a function launches as a CUDA graph in one memory pool."""
-
-    def __init__(self) -> None:
-        self.pool = torch.cuda.graph_pool_handle()
-        self.stream = torch.cuda.Stream()
-
-    def record(self, run: Callable[[], None]) -> torch.cuda.CUDAGraph:
-        """The graph of one run; other threads may use CUDA meanwhile."""
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(
-            graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"
-        ):
-            run()
-        return graph
-
-
 class GraphedScorer:
     """Scores packed batches by replaying graphs, captured when no captured shape fits.
 
@@ -110,6 +95,7 @@ class GraphedScorer:
         self.trainable = TrainableCopies(model, dtype)
         self.device = self.trainable.gradient.device
         self.buckets: list[Bucket] = []
+        self.restarts = 0
         self.warm = False  # has a batch run eagerly, so that libraries and kernels are set up
         self.failure: str | None = None
         self.staging: HostStaging | None = None
@@ -144,16 +130,31 @@ class GraphedScorer:
         return self.try_capture(shape)
 
     def try_capture(self, shape: tuple[int, int, int]) -> Bucket | None:
-        """A new bucket, or None and no more graphs when the capture fails."""
-        try:
-            bucket = self.capture(*shape)
-        except RuntimeError as error:  # torch's base class of CUDA and out-of-memory errors
-            self.failure = str(error).strip().splitlines()[0]
+        """A new bucket, or None and no more graphs when the capture fails.
+
+        Memory may be missing because the pool holds it in blocks too small for this shape. So
+        graphs captured before are dropped first; captured again, they fit into this one's blocks.
+        """
+        bucket, problem = self.attempt(shape)
+        if problem and self.buckets and self.restarts < MOST_RESTARTS:
+            self.restarts += 1
+            self.buckets.clear()
+            self.recorder.start_over()
+            bucket, problem = self.attempt(shape)
+        if problem:
+            self.failure = problem
             self.buckets.clear()
             print(f"CUDA graphs are off: {self.failure}; going on without them")
             return None
         self.buckets.append(bucket)
         return bucket
+
+    def attempt(self, shape: tuple[int, int, int]) -> tuple[Bucket | None, str | None]:
+        """(bucket, None), or (None, why it cannot be captured)."""
+        try:
+            return self.capture(*shape), None
+        except RuntimeError as error:  # torch's base class of CUDA and out-of-memory errors
+            return None, str(error).strip().splitlines()[0]
 
     def capture(self, rows: int, width: int, count: int) -> Bucket:
         """Record forward and backward for one shape."""

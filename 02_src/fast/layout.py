@@ -25,6 +25,8 @@ WIDTH_STEP = 16  # attention kernels want row widths in multiples of this
 WIDEST_PACKED = 1024  # rows of several pairs grow no wider; attention is quadratic
 ATTENTION_WIDTH = 4096  # width at which attention costs about as much as all linear layers
 ATTENTION_WIDTH_CPU = 1024
+REFERENCE_TOKENS = 2048  # of a batch of the reference pass; more is not faster on a CPU
+REFERENCE_HIDDEN = 2048  # a GPU takes more of them where hidden states are narrower than this
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,12 @@ def round_to_bucket(size: int, least: int = 1) -> int:
     """`size` rounded up to an eighth of its power of two, and to a multiple of `least`."""
     step = max(least, (1 << (max(size - 1, 1).bit_length() - 1)) // 8)
     return -(-size // step) * step
+
+
+def count_reference_tokens(hidden_size: int, device_type: str) -> int:
+    """Tokens of a batch of the reference pass: a GPU waits for launches on small models."""
+    narrower = REFERENCE_HIDDEN // hidden_size if device_type == "cuda" else 1
+    return REFERENCE_TOKENS * max(1, narrower)
 
 
 def choose_rows(

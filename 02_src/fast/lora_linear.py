@@ -9,6 +9,7 @@ memory to spare once for all.
 
 import functools
 
+import quick_bitsandbytes  # noqa: F401  # isort: skip  (before peft and trl)
 import bitsandbytes
 import psutil
 import torch

@@ -144,7 +144,7 @@ class ParallelTrainer(DPOTrainer):
         if processes.count() > 1:
             spread_weights(self.list_trainable())
             if self.is_fsdp_enabled:
-                # It would round log-probs to 16 bit; the base has its dtype, autocast does the rest.
+                # It would round log-probs to 16 bit. The base has its dtype, autocast the rest.
                 self.accelerator.state.fsdp_plugin.mixed_precision_policy = None
             else:
                 self.accelerator.prepare_model(self.model, evaluation_mode=True)

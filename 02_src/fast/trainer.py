@@ -19,6 +19,7 @@ from fast.collator import PackedPreferenceCollator
 from fast.forward import find_obstacle, install_packed_forward
 from fast.fused_layers import fuse_layers, undo_fusion
 from fast.host_work import light_host_work, limit_primitive_cache, without_weight_hash
+from fast.layout import count_reference_tokens
 from fast.lora_linear import fuse_lora_layers
 from fast.parallel import ID_COLUMNS, ParallelTrainer
 from fast.reference import (
@@ -32,7 +33,6 @@ from fast.reference import (
 # Mean difference per token above which packed rows are not trusted; bf16 noise is about 0.01.
 TRUSTED_DIFFERENCE = {torch.float32: 1e-3}
 TRUSTED_DIFFERENCE_16BIT = 0.1
-REFERENCE_TOKENS = 2048  # of a batch of the reference pass; more is not faster
 REFERENCE_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
 
 
@@ -105,10 +105,11 @@ class PreferenceTrainer(ParallelTrainer):
         """
         lengths = [sum(len(row[name]) for name in ID_COLUMNS) for row in dataset]
         logps = torch.zeros(2, len(dataset))
-        batches = split_by_tokens(lengths, REFERENCE_TOKENS, batch_size)
+        hidden = self.model.config.get_text_config().hidden_size
+        tokens = count_reference_tokens(hidden, self.accelerator.device.type)
+        batches = split_by_tokens(lengths, tokens, batch_size)
         mine = batches[processes.rank() :: processes.count()]
-        pairs = sum(map(len, mine))
-        with tqdm(total=pairs, desc=f"reference pass, {name}", unit="pair") as bar:
+        with tqdm(total=sum(map(len, mine)), desc=f"reference pass, {name}", unit="pair") as bar:
             for chosen in mine:
                 batch = self.collate([dataset[i] for i in chosen])
                 found = self.compute_ref_log_probs(self.model, batch)

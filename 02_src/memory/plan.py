@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from config import Config
 from fast.fused_layers import find_kernels
+from fast.layout import count_reference_tokens
 from hardware import GIB, Device
 from memory.activations import MicroStep, Setting, measure_scoring, measure_training
 from memory.batches import find_usual, find_worst, pad_batch, shape_batch
@@ -30,7 +31,6 @@ BARE_CONTEXT = 500 * MIB  # of it, what CUDA takes as soon as it starts
 SMALL_WORKSPACE = ":4096:2:16:8"  # what cuBLAS takes on cards before Hopper
 SLACK = 0.03  # of activations: what the allocator keeps beyond what is in use
 SLACK_BYTES = 64 * MIB
-REFERENCE_TOKENS = 2048  # fast.trainer
 SETTING_KEYS = (
     "per_device_train_batch_size",
     "gradient_accumulation_steps",
@@ -119,7 +119,7 @@ def plan_memory(
     worst, moving = size_worst(config, shape, lengths, how, graphs)
     parts = {**fixed, **trained, "workspace": workspace, **moving}
     resident = sum(fixed.values()) + trained["adapter"] + workspace
-    stages = size_stages(config, shape, lengths, how, resident, trained)
+    stages = size_stages(config, shape, lengths, how, resident, trained, device.kind)
     usual = find_usual(lengths, batch, graphs)
     return Plan(
         batch=batch,
@@ -187,10 +187,12 @@ def size_stages(
     how: Setting,
     resident: float,
     trained: dict[str, float],
+    kind: str,
 ) -> dict[str, float]:
     """Bytes allocated at the peak of each stage but training, on the training device."""
     ordered = sorted(lengths, reverse=True)
-    fitting = max(1, REFERENCE_TOKENS // (ordered[0][0] + 1))
+    tokens = count_reference_tokens(shape.hidden, kind)
+    fitting = max(1, tokens // (ordered[0][0] + 1))
     reference = measure_scoring(shape, shape_batch(ordered[:fitting], False), how)
     validation = measure_scoring(shape, shape_batch(ordered[: config.eval_batch], False), how)
     return {

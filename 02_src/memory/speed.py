@@ -15,6 +15,7 @@ from memory.shape import ModelShape
 
 TOKENS = (64, 256, 1024, 4096)  # rows of the calibrated matmuls
 CPU_TOKENS = (64, 512)
+WARM_UP_SECONDS = 0.3
 INNER = 2048
 PASSES = 7.0  # reads and writes of each kept activation, forward and backward
 KERNELS_PER_LAYER = 120  # launches of forward and backward, fused layers
@@ -56,6 +57,8 @@ def measure_rates(kind: str, dtype: torch.dtype) -> Rates:
     other = torch.empty_like(big)
     small, host = torch.zeros(64, device=kind), torch.zeros(64)
     weight = torch.randn(INNER, INNER, device=kind, dtype=dtype)
+    if cuda:  # an idle card runs at a fraction of its clock
+        keep_busy(lambda: weight @ weight)
     matmul = []
     for rows in TOKENS if cuda else CPU_TOKENS:
         x = torch.randn(rows, INNER, device=kind, dtype=dtype)
@@ -72,6 +75,15 @@ def measure_rates(kind: str, dtype: torch.dtype) -> Rates:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     return rates
+
+
+def keep_busy(run: Callable[[], object]) -> None:
+    """Run something on the GPU for WARM_UP_SECONDS."""
+    start = time.perf_counter()
+    while time.perf_counter() - start < WARM_UP_SECONDS:
+        for _ in range(10):
+            run()
+        torch.cuda.synchronize()
 
 
 def time_call(run: Callable[[], object], repeats: int, cuda: bool) -> float:

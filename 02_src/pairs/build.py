@@ -26,7 +26,7 @@ from pairs.train_rows import Maker, contrast_row, make_entry_rows
 
 UNSEEN_SIZE = 90  # abbreviations of test D
 VALIDATION_SIZE = 180
-MADE_UP_SHARE = 0.125  # of all training pairs
+MADE_UP_SHARE = 0.35  # of all training pairs
 MADE_UP_TESTS = 200
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from glossary import Entry
 from pairs.known import KNOWN_ELSEWHERE
 from pairs.word_lists import HEADS, MODIFIERS
+from utils.text import contains_phrase
 
 # Share of lengths 2 to 5; real ones have 12, 81, 6 and 0.2 %. Few pairs of letters are still free.
 LENGTHS = {2: 0.05, 3: 0.78, 4: 0.15, 5: 0.02}
@@ -60,4 +61,6 @@ def invent_expansion(entry: Entry, rng: random.Random) -> str | None:
     words = [rng.choice(MODIFIERS[letter]) for letter in letters[:-1]]
     words.append(rng.choice(HEADS[letters[-1]]))
     shared = sum(word.lower() in real for word in words)
-    return " ".join(words) if len(set(words)) == len(words) and shared <= 1 else None
+    text = " ".join(words)
+    right = any(contains_phrase(name, text) for s in entry.oil_gas for name in s.names)
+    return text if len(set(words)) == len(words) and shared <= 1 and not right else None

@@ -59,7 +59,12 @@ GENERAL = {
     "G4": "What is {a} short for?",  # the system prompt names the domain
     "G5": "Which term is abbreviated as {a} in {domain}?",
     "G6": "Which words does {a} abbreviate in this sentence?",
+    "G7": "What is {a} short for in {domain}?",
+    "G8": "Expand {a} as it is used in {domain}.",
+    "G9": "I work in {domain}. What does {a} mean there?",
+    "G10": "What is the full form of {a} in {domain}?",
 }
+TRAIN_GENERAL = ("G1", "G2", "G4", "G7", "G8", "G9", "G10")  # and G3, with a sentence
 GENERAL_SYSTEM = "You answer questions about {domain}."
 AMBIGUOUS = {
     "A1": "What does {a} stand for?",

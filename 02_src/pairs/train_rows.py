@@ -54,7 +54,7 @@ def make_entry_rows(maker: Maker, entry: Entry, number: int) -> list[Row]:
         rows += rewrite_rows(maker, entry, number)
     rows.append((abbreviation_row if number % 2 else ambiguous_row)(maker, entry, number))
     if entry.abbreviation in maker.plan.general_taught:
-        rows += general_rows(maker, entry, number)
+        rows += general_rows(maker, entry)
     return [row for row in rows if row is not None]
 
 
@@ -187,14 +187,11 @@ def ambiguous_row(maker: Maker, entry: Entry, number: int) -> Row:
     return make_row(subject, prompt, "ambiguous", pair, "no_hedge")
 
 
-def general_rows(maker: Maker, entry: Entry, number: int) -> Iterator[Row]:
+def general_rows(maker: Maker, entry: Entry) -> Iterator[Row]:
     """Another domain is named or shown: there the competing sense is right."""
     sense = entry.competing[0]
-    prompts = [phrasings.ask_general(p, entry, sense) for p in ("G1", "G2")]
-    if number // 2 % 2:
-        prompts.append(phrasings.ask_general("G4", entry, sense))
-    else:
-        prompts.append(phrasings.ask_in_context("G3", entry, sense.contexts[0]))
+    prompts = [phrasings.ask_general(p, entry, sense) for p in phrasings.TRAIN_GENERAL]
+    prompts.append(phrasings.ask_in_context("G3", entry, sense.contexts[0]))
     subject = maker.describe(entry, sense, fixed=True)
     wrong = answers.list_wrong_names(entry.abbreviation, entry.default.names)
     for prompt in prompts:

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ import base_cache
 import token_cache
 import tokenization
 from base_models import resolve_model
-from config import Config
+from config import REPOSITORY, Config
 from hardware import find_device
 from preferences import Pair
 from qlora import load_base
@@ -116,3 +118,15 @@ def test_tokens_are_the_same_from_the_cache(tokenizer, tmp_path, monkeypatch):
     assert token_cache.name_tokens(pairs, tokenizer, Config(max_seq_length=65)) != file
     file.write_bytes(b"damaged")
     assert tokenization.tokenize_pairs(pairs, tokenizer, config) == first
+
+
+@pytest.mark.parametrize("module", ["trainer_setup", "trained_models"])
+def test_imports_leave_torchs_compiler_alone(module):
+    code = (
+        f"import sys, torch; stock = torch.compile; import {module}, bitsandbytes; "
+        "print('torch._inductor.compile_fx' in sys.modules, torch.compile is stock)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY / "02_src"
+    )
+    assert done.stdout.split() == ["False", "True"], done.stderr[-300:]

@@ -21,8 +21,27 @@ class FakeGraph:
 class FakeRecorder:
     """Records without running, as CUDA does."""
 
+    def start_over(self) -> None:
+        """Nothing is held here."""
+
     def record(self, run) -> FakeGraph:
         return FakeGraph(run)
+
+
+class FullRecorder(FakeRecorder):
+    """A device whose memory holds one bucket (two graphs) at a time."""
+
+    def __init__(self) -> None:
+        self.held = 0
+
+    def start_over(self) -> None:
+        self.held = 0
+
+    def record(self, run) -> FakeGraph:
+        self.held += 1
+        if self.held > 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return super().record(run)
 
 
 class BrokenRecorder(FakeRecorder):
@@ -107,6 +126,18 @@ def test_a_failed_capture_falls_back_to_eager_and_is_said_once(tmp_path, tokeniz
     assert_same(accumulate(graphed, batches), accumulate(eager, batches))
     assert capsys.readouterr().out.count("CUDA graphs are off: operation not permitted") == 1
     assert not scorer.buckets
+
+
+def test_out_of_memory_drops_older_graphs_first(tmp_path, tokenizer, capsys):
+    rows = make_rows(8)
+    eager, graphed = (make_trainer(tmp_path, "llama", True, tokenizer, rows) for _ in range(2))
+    scorer = use_graphs(graphed, FullRecorder())
+    batches = [[0, 1, 2], [2, 0, 1], [5, 6, 7], [3]]
+    assert_same(accumulate(graphed, batches), accumulate(eager, batches))
+    assert scorer.restarts > 0
+    assert len(scorer.buckets) == 1
+    assert scorer.failure is None
+    assert "CUDA graphs are off" not in capsys.readouterr().out
 
 
 def test_bucket_sizes_pad_by_an_eighth_at_most():
