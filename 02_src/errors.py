@@ -4,6 +4,7 @@ Imported before anything else, so that Ctrl-C is one line while the libraries lo
 """
 
 import errno
+import os
 import re
 import signal
 import sys
@@ -81,7 +82,7 @@ def say_interrupted() -> None:
 def run_main(main: Callable[[], int | None]) -> None:
     """Run a stage's main(); what a user can act on becomes one line and exit code 2."""
     try:
-        sys.exit(main() or 0)
+        end_process(main() or 0)
     except UserError as error:
         say(f"error: {error}")
         sys.exit(error.exit_code)
@@ -94,6 +95,15 @@ def run_main(main: Callable[[], int | None]) -> None:
             raise
         say(f"error: {line}")
         sys.exit(UserError.exit_code)
+
+
+def end_process(code: int) -> None:
+    """Exit; one of several processes at once: gloo's threads can abort it while it unwinds."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def show_uncaught(

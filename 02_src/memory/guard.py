@@ -88,9 +88,8 @@ class MemoryCallback(TrainerCallback):
         """Look at memory and time."""
         if state.global_step == 1:
             mark("first step")
-            if (
-                self.plan is not None and is_main()
-            ):  # after the first step: the picture can wait, it cannot
+            # After the first step: the picture can wait, it cannot.
+            if self.plan is not None and is_main():
                 draw_plan(self.plan, self.log.folder)
         used, most, share = read_memory(self.device_kind)
         self.peak = max(self.peak, used, most)

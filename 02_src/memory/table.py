@@ -31,9 +31,7 @@ def format_plan(plan: Plan, unit: str = "GPU memory") -> str:
     lines.append(f"  peaks allocated, GiB: {', '.join(peaks)}")
     lines.append(f"  merging afterwards takes {plan.merge / GIB:.2f} GiB of system memory")
     if plan.rough:
-        lines.append(
-            "  without the fast forward: stock TRL's path is counted roughly, within a quarter"
-        )
+        lines.append("  fast_forward is off: stock TRL's path is counted roughly, within a quarter")
     return "\n".join(lines)
 
 
