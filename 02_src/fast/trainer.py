@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 from tqdm.auto import tqdm
 
 import processes
@@ -18,7 +18,12 @@ from fast.attention import undo_dense_attention, use_dense_attention
 from fast.collator import PackedPreferenceCollator
 from fast.forward import find_obstacle, install_packed_forward
 from fast.fused_layers import fuse_layers, undo_fusion
-from fast.host_work import light_host_work, limit_primitive_cache, without_weight_hash
+from fast.host_work import (
+    leave_on_host,
+    light_host_work,
+    limit_primitive_cache,
+    without_weight_hash,
+)
 from fast.layout import count_reference_tokens
 from fast.lora_linear import fuse_lora_layers
 from fast.parallel import ID_COLUMNS, ParallelTrainer
@@ -29,6 +34,7 @@ from fast.reference import (
     split_by_tokens,
     write_cached_logps,
 )
+from fast.sampling import group_long_pairs
 
 # Mean difference per token above which packed rows are not trusted; bf16 noise is about 0.01.
 TRUSTED_DIFFERENCE = {torch.float32: 1e-3}
@@ -117,6 +123,10 @@ class PreferenceTrainer(ParallelTrainer):
                 bar.update(len(chosen))
         chosen, rejected = processes.add_tensor(logps)  # zeros where another process was at work
         return chosen, rejected
+
+    def _get_train_sampler(self, *arguments: Any) -> Sampler | None:
+        """Trainer's; where pairs are long, batches hold pairs of like length."""
+        return group_long_pairs(self) or super()._get_train_sampler(*arguments)
 
     def get_train_dataloader(self) -> DataLoader:
         """TRL's, with batches left on the host (see keeps_on_host)."""
@@ -237,9 +247,3 @@ class PreferenceTrainer(ParallelTrainer):
         self.loss_types, self.loss_weights = configured
         self._metrics["eval"].clear()
         return loss
-
-
-def leave_on_host(loader: DataLoader) -> DataLoader:
-    """Stop accelerate's loader from moving each tensor of a batch; _prepare_inputs does it."""
-    loader.device = None
-    return loader
