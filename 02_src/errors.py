@@ -4,6 +4,7 @@ Imported before anything else, so that Ctrl-C is one line while the libraries lo
 """
 
 import errno
+import os
 import re
 import signal
 import sys
@@ -16,8 +17,18 @@ READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 # Libraries that write files in C++ or Rust say what went wrong in the text only.
 DISK_FULL_TEXT = ("No space left", "os error 28", "File too large", "os error 27", "quota exceeded")
 WRITE_FAILED_TEXT = ("PytorchStreamWriter", "file write failed", "unexpected pos")
+PEER_GONE_TEXT = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
 # Everything a terminal obeys instead of showing; also signs that turn the text's direction.
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+_who: str | None = ""  # begins what this process says; None: it says nothing
+
+
+def speak_as(who: str | None) -> None:
+    """Begin each line with `who`, or say nothing: one of several processes of a run."""
+    global _who
+    _who = who
 
 
 class UserError(Exception):
@@ -45,6 +56,8 @@ def describe_machine_trouble(error: BaseException) -> str | None:
     number = error.errno if isinstance(error, OSError) else None
     place = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
     resume = "then run the same command again (training: with --resume)"
+    if any(part in text for part in PEER_GONE_TEXT) and "gloo" in text.lower():
+        return "another process of this run has ended, see its message; go on with --resume"
     if number in DISK_FULL or any(part in text for part in DISK_FULL_TEXT):
         return f"{place}no space left to write; what was finished is whole; free some, {resume}"
     if number in READ_ONLY:
@@ -60,7 +73,8 @@ def describe_machine_trouble(error: BaseException) -> str | None:
 
 def say(line: str) -> None:
     """A line on stderr, free of line ends and control characters."""
-    print(escape_controls(" ".join(line.split())), file=sys.stderr, flush=True)
+    if _who is not None:
+        print(_who + escape_controls(" ".join(line.split())), file=sys.stderr, flush=True)
 
 
 def say_interrupted() -> None:
@@ -72,7 +86,7 @@ def say_interrupted() -> None:
 def run_main(main: Callable[[], int | None]) -> None:
     """Run a stage's main(); what a user can act on becomes one line and exit code 2."""
     try:
-        sys.exit(main() or 0)
+        end_process(main() or 0)
     except UserError as error:
         say(f"error: {error}")
         sys.exit(error.exit_code)
@@ -85,6 +99,15 @@ def run_main(main: Callable[[], int | None]) -> None:
             raise
         say(f"error: {line}")
         sys.exit(UserError.exit_code)
+
+
+def end_process(code: int) -> None:
+    """Exit; one of several processes at once: gloo's threads can abort it while it unwinds."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def show_uncaught(

@@ -5,11 +5,13 @@
     python 02_src/evaluate_dpo.py --run RUN --models base,base_with_glossary,adapter
     python 02_src/evaluate_dpo.py --run RUN --splits seen,drift --limit 100
     python 02_src/evaluate_dpo.py --run RUN --compare OTHER_RUN
+    torchrun --nproc_per_node 2 -- 02_src/evaluate_dpo.py --run RUN
 
 Writes into the run's folder (into the merged model's for --models merged): evaluation.html, the
 report to read; evaluation.md; evaluation.json, all figures with n and intervals;
 evaluation_items.jsonl, the judged answers; evaluation_scores.jsonl, items without an answer. An
-interrupted evaluation goes on with the splits it has not finished. Metrics: 02_src/evaluation/.
+interrupted evaluation goes on with the splits it has not finished. Several processes share the
+questions of each split. Metrics: 02_src/evaluation/.
 """
 
 import argparse
@@ -18,9 +20,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import errors  # first: from here on Ctrl-C is one line
+import processes
 from config import Config, load_run_config, resolve_path, show_path
 from errors import UserError
 from evaluation.comparison import compare_models
+from evaluation.console import print_report
 from evaluation.figures import summarize_set
 from evaluation.model_names import CONTROLS, MODELS, choose_tuned, find_folder, order_models
 from evaluation.parts import Parts, hash_model, part_key
@@ -32,7 +36,6 @@ from evaluation.question_sets import (
 )
 from evaluation.report import HTML_FILE, REPORT_FILE, read_evaluation, save_evaluation
 from hardware import Device, find_device
-from statistics_of_runs import Share
 
 Records = dict[tuple[str, str], list[dict]]  # (model, split) -> a record per item
 
@@ -62,6 +65,7 @@ def evaluate(
         require_glossary()
     sets = load_question_sets(config, limit, splits)
     device = find_device(config)
+    processes.join(device.kind)
     target = find_folder("merged", run_folder, config) if names == ["merged"] else run_folder
     parts = Parts(target)
     records = measure_models((run_folder, config, device), names, sets, parts)
@@ -72,8 +76,9 @@ def evaluate(
         **summarize_all(names, records, sets, config),
         "seconds": round(time.monotonic() - started, 1),
     }
-    save_evaluation(target, report, join(records, names))
-    parts.clear()
+    if processes.is_main():
+        save_evaluation(target, report, join(records, names))
+        parts.clear()
     return report
 
 
@@ -104,12 +109,17 @@ def measure_models(
         print(f"evaluating {name} on {sum(map(len, sets))} items")
         for questions in sets:
             key = part_key(name, model_hash, config, questions, ask)
-            found = parts.read(key)
+            found = processes.take_from_main(parts.read(key))
             if found is not None:
                 print(f"  {questions.name}: finished before")
             else:
-                found = measure_set(models.load(name), questions, glossary, ask)
-                parts.write(key, found)
+                mine = questions.take(processes.cut_share(len(questions)))
+                with processes.main_first():
+                    subject = models.load(name)
+                shares = processes.gather(measure_set(subject, mine, glossary, ask))
+                found = [record for share in shares for record in share]
+                if processes.is_main():
+                    parts.write(key, found)
             records[name, questions.name] = found
     return records
 
@@ -174,38 +184,6 @@ def compare(run_folder: str | Path, other_folder: str | Path) -> dict:
     return report
 
 
-def print_report(report: dict) -> None:
-    """The headline figures as a table, and the verdict."""
-    from rich.console import Console
-    from rich.table import Table
-
-    columns = {
-        "grounding": "right expansion",
-        "confusion": "another sense",
-        "invention": "invents",
-        "forced_choice": "prefers right",
-    }
-    table = Table(title="held-out questions (95 % intervals)")
-    for column in ("model", "split", "n", *columns.values()):
-        table.add_column(column)
-    for name, model in report["models"].items():
-        for split, figures in model["splits"].items():
-            shares = [show_share(figures.get(key)) for key in columns]
-            table.add_row(name, split, str(figures["n"]), *shares)
-    console = Console()
-    console.print(table)
-    for line in report["verdict"]:
-        console.print(line, highlight=False)
-
-
-def show_share(share: dict | None) -> str:
-    """A share for a narrow column."""
-    if not share or not share["n"]:
-        return "-"
-    found = Share(**share)
-    return f"{found.value:.1%}\n({found.low:.0%}-{found.high:.0%})"
-
-
 def split_names(text: str) -> list[str]:
     """ "a,b" as ["a", "b"]."""
     return [name.strip() for name in text.split(",") if name.strip()]
@@ -234,9 +212,13 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     """Parse, evaluate (or compare what was evaluated), print."""
     arguments = parse_arguments()
+    processes.silence_others()
     folder = resolve_path(arguments.run)
     if not arguments.compare or not (folder / REPORT_FILE).is_file():
         report = evaluate(folder, arguments.models, arguments.limit, arguments.splits)
+    processes.leave()
+    if not processes.is_main():
+        return 0
     if arguments.compare:
         report = compare(folder, arguments.compare)
     print_report(report)

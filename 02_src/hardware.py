@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 
 from config import Config
 from errors import UserError
+from processes import local_rank
 
 GIB = 1024**3
 
@@ -25,6 +26,12 @@ class Device:
     threads: int
     driver: str | None = None
     capability: str | None = None
+    index: int = 0  # of the GPU, among the visible ones
+
+    @property
+    def place(self) -> str:
+        """The device in torch's words."""
+        return f"cuda:{self.index}" if self.kind == "cuda" else self.kind
 
     def describe(self) -> str:
         """One line for people."""
@@ -42,6 +49,7 @@ def find_device(config: Config | None = None) -> Device:
 
     Without a launcher exactly one GPU is made visible, before CUDA starts: the one with the most
     free memory, or the config's `gpu` (DPOTrainer refuses two, which would mean nn.DataParallel).
+    With one, each process takes the GPU of its number.
 
     Raises:
         UserError: the config asks for a device this machine does not have.
@@ -52,7 +60,7 @@ def find_device(config: Config | None = None) -> Device:
     import torch
 
     if wanted in ("auto", "cuda") and torch.cuda.is_available():
-        return describe_gpu()
+        return describe_gpu(local_rank())
     if wanted == "cuda":
         raise UserError(
             "device: cuda was asked for, but torch sees no GPU; see 01_data/gpu_check.py"
@@ -102,12 +110,17 @@ def choose_gpu(wanted: int | None) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(best)
 
 
-def describe_gpu() -> Device:
-    """The one visible CUDA device."""
+def describe_gpu(index: int = 0) -> Device:
+    """A visible CUDA device."""
     import torch
 
-    free, total = torch.cuda.mem_get_info(0)
-    properties = torch.cuda.get_device_properties(0)
+    if index >= torch.cuda.device_count():
+        raise UserError(
+            f"process {index} of this machine has no GPU of its own: torch sees "
+            f"{torch.cuda.device_count()}; launch that many processes"
+        )
+    free, total = torch.cuda.mem_get_info(index)
+    properties = torch.cuda.get_device_properties(index)
     drivers = [gpu["driver"] for gpu in list_gpus()]
     return Device(
         kind="cuda",
@@ -118,6 +131,7 @@ def describe_gpu() -> Device:
         threads=os.cpu_count() or 1,
         driver=drivers[0] if drivers else None,
         capability=f"{properties.major}.{properties.minor}",
+        index=index,
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
+import processes
 from config import Config
 from errors import UserError
 from hardware import GIB, Device
@@ -139,6 +140,8 @@ def train_within(planned: Planned, attempt: Callable[[Planned, bool], object], r
         if smaller is None:
             raise UserError(f"out of memory ({reason}) and no smaller plan is left; {LAST_HINT}")
         keys = " ".join(f"--set {change}" for change in list_changes(planned.plan, smaller))
+        if processes.count() > 1:  # the others are waiting: only a new start brings all along
+            raise UserError(f"out of memory ({reason}); go on with --resume {keys}")
         if not planned.config.auto_fit:
             raise UserError(
                 f"out of memory ({reason}); the run is saved: go on with --resume {keys}, or with "
@@ -158,7 +161,7 @@ def saved_when_out_of_memory(trainer) -> Iterator[None]:
     except torch.OutOfMemoryError:
         trainer.model.zero_grad(set_to_none=True)
         free_device_memory()
-        if trainer.state.global_step > 0:
+        if trainer.state.global_step > 0 and processes.count() == 1:
             trainer._save_checkpoint(trainer.model, trial=None)
         raise
 
@@ -175,8 +178,9 @@ def verify_plan(trainer, plan: Plan) -> None:
 
     It runs twice: the second time its CUDA graph is captured, before all smaller ones, which then
     fit into its memory. On a CPU nothing is run: memory there is shared, and a step takes seconds.
+    Nor with a sharded base: it is whole until training begins.
     """
-    if trainer.accelerator.device.type != "cuda":
+    if trainer.accelerator.device.type != "cuda" or processes.shards_base():
         return
     rows = trainer.train_dataset
     order = sorted(range(len(rows)), key=lambda i: -sum(len(rows[i][k]) for k in ID_COLUMNS))

@@ -21,6 +21,7 @@ from base_models import ModelSource, load_tokenizer, readable_hub_errors, resolv
 from config import Config
 from errors import UserError
 from hardware import Device
+from processes import shards_base
 from prompt_contract import apply_contract
 
 
@@ -97,6 +98,10 @@ def load_base(config: Config, device: Device, source=None) -> PreTrainedModel:
             if settings:
                 write_quantised(model, source, settings)
     model.config.use_cache = False
+    if shards_base():
+        model.__dict__.pop(
+            "hf_device_map", None
+        )  # it lies in system memory only until it is sharded
     return model.requires_grad_(False)
 
 
@@ -121,7 +126,7 @@ def load_weights(
     dtype: torch.dtype,
     quantization: BitsAndBytesConfig | None = None,
 ) -> PreTrainedModel:
-    """from_pretrained on one device, with the config's attention.
+    """from_pretrained on one device, with the config's attention; what is sharded, on the CPU.
 
     A quantisation of None is not passed on: it would hide the one in a cached base's config.json.
     """
@@ -130,7 +135,7 @@ def load_weights(
         source.location,
         dtype=dtype,
         attn_implementation=config.attn_implementation,
-        device_map={"": "cuda:0" if device.kind == "cuda" else device.kind},
+        device_map={"": "cpu" if shards_base() else device.place},
         use_safetensors=True,
         **options,
         **source.load_options(),
@@ -141,13 +146,20 @@ def describe_quantisation(config: Config, device: Device, dtype: torch.dtype) ->
     """What a cached 4-bit base depends on besides its weights; None for 16-bit bases."""
     if not config.load_in_4bit:
         return None
-    return {
+    settings = {
         "type": config.bnb_4bit_quant_type,
         "double": config.bnb_4bit_use_double_quant,
         "dtype": str(dtype),
         "device": device.kind,
         "bitsandbytes": version("bitsandbytes"),
     }
+    sharded = {"device": "cpu", "storage": str(choose_storage(dtype))} if shards_base() else {}
+    return {**settings, **sharded}
+
+
+def choose_storage(dtype: torch.dtype) -> torch.dtype:
+    """What 4-bit weights are packed in: FSDP shards floating-point tensors only."""
+    return dtype if shards_base() else torch.uint8
 
 
 def keep_differentiable(model: torch.nn.Module) -> None:
@@ -171,6 +183,7 @@ def build_quantization(config: Config, dtype: torch.dtype) -> BitsAndBytesConfig
         bnb_4bit_quant_type=config.bnb_4bit_quant_type,
         bnb_4bit_use_double_quant=config.bnb_4bit_use_double_quant,
         bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_quant_storage=choose_storage(dtype),
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from config import show_path, write_text
 from errors import UserError
+from processes import is_main
 
 METRICS_FILE = "metrics.jsonl"
 TEXT_LOG = "training.log"
@@ -37,14 +38,16 @@ class RunLog:
         self.append(TEXT_LOG, f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {text}")
 
     def append(self, name: str, line: str) -> None:
-        """Append one line to a file of the run."""
+        """Append one line to a file of the run; only the main process does."""
+        if not is_main():
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / name).open("a", encoding="utf-8", newline="\n") as stream:
             stream.write(line + "\n")
 
     def drop_after(self, step: int) -> None:
         """Forget metrics beyond `step`: a resumed run writes them again."""
-        records = read_metrics(self.folder)
+        records = read_metrics(self.folder) if is_main() else []
         if not records:
             return
         kept = [record for record in records if record.get("step", 0) <= step]

@@ -17,6 +17,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers.trainer import TRAINER_STATE_NAME
 
+import processes
 from checkpoints import list_checkpoints, prune_checkpoints
 from config import show_path
 from errors import UserError
@@ -83,8 +84,18 @@ class SafeTrainer(PreferenceTrainer):
         """Adapter and tokenizer as safetensors and JSON; no training_args.bin, a pickle."""
         if self.args.should_save:
             folder = output_dir or self.args.output_dir
-            self.model.save_pretrained(folder, state_dict=state_dict)
+            self.save_adapter(folder)
             self.processing_class.save_pretrained(folder)
+
+    def save_adapter(self, folder: str | Path) -> None:
+        """The adapter as safetensors.
+
+        Of a sharded base no state is asked for: this process would give its gathered weights back
+        and the others not, and their next exchange would not match.
+        """
+        adapter = {n: p.detach() for n, p in self.model.named_parameters() if p.requires_grad}
+        state = adapter if processes.shards_base() else None
+        self.model.save_pretrained(folder, state_dict=state, safe_serialization=True)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write a checkpoint beside the others, with checksums, and rename it."""
@@ -99,6 +110,7 @@ class SafeTrainer(PreferenceTrainer):
         try:
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
+            self.point_to_best(output)
             if self.args.should_save:
                 self.publish_checkpoint(scratch / name, output / name)
         finally:
@@ -107,11 +119,15 @@ class SafeTrainer(PreferenceTrainer):
                 shutil.rmtree(scratch, ignore_errors=True)
         self.accelerator.wait_for_everyone()
 
-    def publish_checkpoint(self, scratch: Path, target: Path) -> None:
-        """Checksums, rename, and no more checkpoints than the config wants."""
+    def point_to_best(self, output: Path) -> None:
+        """Name the best checkpoint as it is called once it is whole; in every process."""
         best = self.state.best_global_step
         if best is not None:
-            self.state.best_model_checkpoint = str(target.with_name(f"checkpoint-{best}"))
+            self.state.best_model_checkpoint = str(output / f"checkpoint-{best}")
+
+    def publish_checkpoint(self, scratch: Path, target: Path) -> None:
+        """Checksums, rename, and no more checkpoints than the config wants."""
+        if self.state.best_global_step is not None:
             self.state.save_to_json(str(scratch / TRAINER_STATE_NAME))
         write_manifest(scratch)
         publish_folder(scratch, target)

@@ -8,6 +8,7 @@ import time
 from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, TrainerCallback
 
+import processes
 from config import Config
 from failure_watch import MOVED_BY_STEP, History, find_failures
 from run_log import RunLog, describe_step
@@ -75,13 +76,19 @@ class StopCallback(TrainerCallback):
             self.previous = signal.signal(signal.SIGINT, self.ask)
 
     def ask(self, *_: object) -> None:
-        """Remember the wish to stop; give SIGINT back to Python."""
+        """Remember the wish to stop; give SIGINT back to Python.
+
+        Not in several processes: the launcher passes on the Ctrl-C that each has got already.
+        """
         self.asked = True
+        if processes.count() > 1:
+            return
         tqdm.write("stopping after this step and saving; Ctrl-C again stops at once")
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
-        """Stop and save when asked."""
+        """Stop and save when asked, all processes after the same step."""
+        self.asked = processes.agree(self.asked)
         if self.asked:
             control.should_training_stop = control.should_save = True
 

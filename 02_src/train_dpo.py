@@ -3,27 +3,21 @@
     python 02_src/train_dpo.py --config 00_configs/dpo.json
     python 02_src/train_dpo.py --config 00_configs/dpo.json --set learning_rate=1e-4 --dry_run
     python 02_src/train_dpo.py --config 00_configs/dpo.json --resume
+    accelerate launch --config_file 00_configs/accelerate/ddp.yaml 02_src/train_dpo.py --config ...
+    torchrun --nproc_per_node 2 02_src/train_dpo.py --config 00_configs/dpo.json
 
 DPO: Rafailov et al. 2023 (arXiv 2305.18290).
 """
 
 import argparse
-import json
 import math
-import shutil
 import tempfile
 from pathlib import Path
 
 import errors  # first: from here on Ctrl-C is one line
-from checkpoints import (
-    ADAPTER_FILES,
-    SUMMARY_FILE,
-    Run,
-    check_output,
-    clear_output,
-    find_checkpoint,
-    list_changed_keys,
-)
+import processes
+from batch_split import describe_split, join_batch, split_batch
+from checkpoints import Run, check_output, clear_output, find_checkpoint, list_changed_keys
 from config import (
     DEFAULT_CONFIG,
     Config,
@@ -33,14 +27,12 @@ from config import (
     resolve_path,
     save_config,
     show_path,
-    write_text,
 )
 from errors import UserError
 from hardware import find_device
 from preferences import load_preferences
 from run_lock import hold_run
-from run_log import plot_curves, read_metrics
-from safe_files import sync_file, sync_folder, write_manifest
+from run_log import plot_curves
 from startup_profile import format_profile, mark
 
 INITIAL_LOSS_TOLERANCE = 0.05
@@ -57,19 +49,21 @@ def train(trainer, config: Config, resume: bool = False) -> Run:
     from transformers.integrations import TensorBoardCallback
     from transformers.trainer_callback import PrinterCallback
 
+    from finished_run import save_run
     from memory_plan import saved_when_out_of_memory
     from train_callbacks import was_interrupted
     from trainable_weights import scale_adapter
 
     folder, logs = resolve_path(config.output_dir), log_folder(config)
-    checkpoint = find_checkpoint(folder) if resume else None
-    if resume and (changed := list_changed_keys(config)):
-        print(f"note: changed since this run began: {', '.join(changed)}")
+    config = join_batch(config, processes.count())
+    checkpoint = find_start(config) if resume else None
     if checkpoint is None:
         check_initial_loss(trainer)
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(TensorBoardCallback(open_tensorboard(logs)))
-    save_config(config, folder)
+    processes.wait()
+    if processes.is_main():
+        trainer.add_callback(TensorBoardCallback(open_tensorboard(logs)))
+        save_config(config, folder)
     mark("before the first step")
     with saved_when_out_of_memory(trainer):
         result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -80,9 +74,19 @@ def train(trainer, config: Config, resume: bool = False) -> Run:
         return Run(folder, logs, False, steps, seconds)
     run = Run(folder, logs, True, steps, seconds, result.training_loss)
     scale_adapter(trainer.model, config.adapter_scale)
-    save_run(trainer, config, run)
-    plot_curves(logs)
+    if processes.is_main():
+        save_run(trainer, config, run)
+        plot_curves(logs)
     return run
+
+
+def find_start(config: Config) -> Path | None:
+    """The checkpoint to go on from; says which keys differ from those the run began with."""
+    with processes.main_first():
+        checkpoint = find_checkpoint(resolve_path(config.output_dir))
+    if changed := list_changed_keys(config):
+        print(f"note: changed since this run began: {', '.join(changed)}")
+    return checkpoint
 
 
 def open_tensorboard(folder: Path):
@@ -94,6 +98,8 @@ def open_tensorboard(folder: Path):
 
 def check_initial_loss(trainer) -> float:
     """DPO loss before the first step: ln 2, or the policy is not the reference (UserError)."""
+    if processes.shards_base():  # in one piece it may not fit; adapter on and off is checked by TRL
+        return math.log(2)
     loss = trainer.measure_initial_loss()
     if not abs(loss - math.log(2)) < INITIAL_LOSS_TOLERANCE:
         raise UserError(
@@ -102,29 +108,6 @@ def check_initial_loss(trainer) -> float:
         )
     print(f"check: DPO loss before training {loss:.4f} (ln 2 = 0.6931)")
     return loss
-
-
-def save_run(trainer, config: Config, run: Run) -> None:
-    """Write adapter, tokenizer, contract, base fingerprint and card; the summary last."""
-    from merging.base_identity import write_identity
-    from model_card import write_model_card
-    from prompt_contract import write_contract
-
-    scratch = run.folder / ".saving"
-    shutil.rmtree(scratch, ignore_errors=True)
-    trainer.model.save_pretrained(scratch, safe_serialization=True)
-    trainer.processing_class.save_pretrained(scratch)
-    write_contract(trainer.processing_class, config, scratch)
-    write_identity(config, scratch)
-    write_model_card(config, scratch, read_metrics(run.log_folder))
-    write_manifest(scratch, ADAPTER_FILES)
-    sync_folder(scratch)
-    for file in scratch.iterdir():
-        file.replace(run.folder / file.name)
-    scratch.rmdir()
-    sync_file(run.folder)
-    summary = {"steps": run.steps, "seconds": run.seconds, "train_loss": run.train_loss}
-    write_text(run.folder / SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -141,7 +124,7 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def try_first_step(config: Config, device, model, tokenizer, data) -> int:
+def try_first_step(config: Config, device, model, tokenizer, data) -> None:
     """Build the trainer and check the first loss; TRL's output folder is a temporary one."""
     from dataset_lint import lint_file, summarize
     from trainer_setup import build_trainer
@@ -154,7 +137,6 @@ def try_first_step(config: Config, device, model, tokenizer, data) -> int:
         trial = config.model_copy(update={"output_dir": scratch})
         check_initial_loss(build_trainer(trial, device, model, tokenizer, data))
     print("dry run: everything up to the first step works")
-    return 0
 
 
 def plan_run(config: Config, device, data):
@@ -163,11 +145,12 @@ def plan_run(config: Config, device, data):
     from qlora import load_contract_tokenizer
     from tokenization import require_rows, tokenize_pairs
 
-    tokenizer = load_contract_tokenizer(config)
-    mark("tokenizer")
-    rows = require_rows(tokenize_pairs(data.train, tokenizer, config), config)
+    with processes.main_first():  # which fetches what is missing
+        tokenizer = load_contract_tokenizer(config)
+        mark("tokenizer")
+        rows = require_rows(tokenize_pairs(data.train, tokenizer, config), config)
     mark("tokens")
-    planned = prepare_plan(config, device, measure_lengths(rows))
+    planned = processes.take_from_main(prepare_plan(config, device, measure_lengths(rows)))
     mark("memory plan")
     return planned, tokenizer
 
@@ -179,11 +162,12 @@ def run_planned(arguments: argparse.Namespace, device, data, planned, tokenizer)
     from trainer_setup import build_trainer
 
     def attempt(planned, resume: bool) -> Run:
-        model, _ = load_policy(planned.config, device, tokenizer)
+        with processes.main_first():
+            model, _ = load_policy(planned.config, device, tokenizer)
         mark("base model")
         trainer = build_trainer(planned.config, device, model, tokenizer, data, planned.plan)
         mark("trainer, reference")
-        if arguments.overwrite and not resume:
+        if arguments.overwrite and not resume and processes.is_main():
             clear_output(planned.config)
         verify_plan(trainer, planned.plan)
         return train(trainer, planned.config, resume)
@@ -194,13 +178,14 @@ def run_planned(arguments: argparse.Namespace, device, data, planned, tokenizer)
 def main() -> int:
     """The story: config, device, data, plan, policy, trainer, run."""
     arguments = parse_arguments()
+    processes.silence_others()
     config = load_config(arguments.config, arguments.set)
     if not (arguments.overwrite or arguments.dry_run):
         check_output(config, arguments.resume)
     mark("python, config")
     data = load_preferences(config)
     mark("data")
-    if arguments.dry_run:
+    if arguments.dry_run or not processes.is_main():
         return prepare_and_train(arguments, config, data)
     with hold_run(resolve_path(config.output_dir)):
         if not arguments.overwrite:
@@ -211,18 +196,30 @@ def main() -> int:
 def prepare_and_train(arguments: argparse.Namespace, config: Config, data) -> int:
     """Device, plan, policy, trainer, run; the exit code."""
     device = find_device(config)
+    config = split_batch(config, processes.count())
+    processes.join(device.kind)
     from qlora import choose_precision, load_policy
 
     mark("imports")
     for notice in (*list_notices(config), *data.notices, *choose_precision(config, device).notices):
         print(f"note: {notice}")
     print(f"device: {device.describe()}")
+    if processes.count() > 1:
+        print(describe_split(config, processes.count()))
     print(f"data: {len(data.train)} pairs to train on, {len(data.validation)} to validate")
     planned, tokenizer = plan_run(config, device, data)
     if arguments.dry_run:
         model, tokenizer = load_policy(planned.config, device, tokenizer)
-        return try_first_step(planned.config, device, model, tokenizer, data)
+        try_first_step(planned.config, device, model, tokenizer, data)
+        processes.leave()
+        return 0
     run = run_planned(arguments, device, data, planned, tokenizer)
+    processes.leave()
+    return report(run, arguments)
+
+
+def report(run: Run, arguments: argparse.Namespace) -> int:
+    """Say how the run ended; the exit code."""
     if arguments.profile_startup:
         print(format_profile())
     if not run.finished:

@@ -55,7 +55,7 @@ def load_merged(folder: Path, device: Device) -> tuple[PreTrainedModel, object]:
     transformers_logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=dtype, local_files_only=True, use_safetensors=True,
-        device_map={"": "cuda:0" if device.kind == "cuda" else device.kind},
+        device_map={"": device.place},
     )  # fmt: skip
     return model.eval(), tokenizer
 
@@ -87,4 +87,4 @@ def load_gguf(file: Path, device: Device) -> tuple[PreTrainedModel, object]:
         dtype=torch.bfloat16 if device.bf16 else torch.float32,
         **options,
     )
-    return model.to("cuda:0" if device.kind == "cuda" else device.kind).eval(), tokenizer
+    return model.to(device.place).eval(), tokenizer

@@ -10,6 +10,7 @@ from hardware import Device
 from memory.guard import MemoryCallback
 from memory.plan import Plan
 from preferences import PreferenceData
+from processes import shards_base
 from qlora import build_lora_config, choose_precision
 from run_log import RunLog
 from safe_trainer import SafeTrainer
@@ -25,6 +26,11 @@ from trainable_weights import cast_adapter_to_fp32
 from validation_sample import ValidationSample
 
 REFERENCE_BATCH = 256  # pairs at most; the reference pass also limits tokens
+SHARDED = (
+    "the base is sharded (FSDP): TRL's own forward is used, since the fast forward's CUDA graphs "
+    "cannot hold the exchange of weights; the reference is computed at each step, and validation "
+    "questions are not asked"
+)
 REFERENCE_CACHE = REPOSITORY / "04_models" / "cache" / "reference"
 
 
@@ -45,15 +51,13 @@ def build_trainer(
     """
     disable_progress_bars()
     train, validation = tokenize_data(config, tokenizer, data)
-    sample = ValidationSample(
-        validation.pairs, validation.rows, tokenizer, config.validation_answers
-    )
+    sample = choose_sample(config, validation, tokenizer)
     best = choose_best_metric(config, bool(validation.rows), bool(sample))
     memory = MemoryCallback(device.kind, plan, RunLog(log_folder(config)))
     callbacks = [memory, *build_callbacks(config, sample, best)]
     trainer = SafeTrainer(
         sources=[pair.source for pair in train.pairs],
-        fast_forward=config.fast_forward,
+        fast_forward=config.fast_forward and not shards_base(),
         cuda_graphs=config.cuda_graphs,
         reference_cache=REFERENCE_CACHE,
         model=model,
@@ -68,6 +72,14 @@ def build_trainer(
         callback.trainer = trainer
     cast_adapter_to_fp32(trainer.model)
     return trainer
+
+
+def choose_sample(config: Config, validation: TokenizedPairs, tokenizer) -> ValidationSample:
+    """The questions asked at each validation; none with a sharded base, which is said."""
+    if shards_base():
+        print(f"note: {SHARDED}")
+    asked = 0 if shards_base() else config.validation_answers
+    return ValidationSample(validation.pairs, validation.rows, tokenizer, asked)
 
 
 def tokenize_data(
@@ -180,5 +192,5 @@ def select_loss(config: Config) -> dict:
         "ld_alpha": config.ld_alpha,
         "label_smoothing": config.label_smoothing,
         "disable_dropout": config.lora_dropout == 0,
-        "precompute_ref_log_probs": True,
+        "precompute_ref_log_probs": not shards_base(),  # nothing is sharded yet then
     }

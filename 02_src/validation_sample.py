@@ -2,6 +2,7 @@
 
 A falling loss and a rising reward accuracy are no evidence of that. Greedy generation draws no
 random numbers, and train or eval mode is put back, so training goes on as if nobody had asked.
+Several processes share the questions; each then knows all answers.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+import processes
 from generation import generate_answers
 from grounding import judge_answer, summarize_judgements
 from preferences import Pair
@@ -47,20 +49,24 @@ class ValidationSample:
             if self.reference is None:
                 with model.disable_adapter():
                     self.reference = self.score(model)
-            answers = generate_answers(
-                model,
-                self.tokenizer,
-                [pair.prompt for pair in self.pairs],
-                ANSWER_TOKENS,
-                label="validation answers",
-            )
+            answers = self.ask(model)
             policy = self.score(model)
         return self.judge(answers) | compare_scores(policy, self.reference, self.rows)
 
+    def ask(self, model) -> list[str]:
+        """Greedy answers to all questions."""
+        prompts = [pair.prompt for pair in self.pairs[processes.cut_share(len(self))]]
+        label = "validation answers"
+        mine = generate_answers(model, self.tokenizer, prompts, ANSWER_TOKENS, label=label)
+        return [answer for part in processes.gather(mine) for answer in part]
+
     def score(self, model) -> tuple[torch.Tensor, torch.Tensor]:
         """Summed log-probs (chosen [n], rejected [n])."""
+        rows = self.rows[processes.cut_share(len(self))]
         pad = self.tokenizer.pad_token_id
-        return score_pairs(model, pad, self.rows, label="validation log-probs")
+        mine = torch.stack(score_pairs(model, pad, rows, label="validation log-probs"))
+        chosen, rejected = torch.cat(processes.gather(mine), dim=1)
+        return chosen, rejected
 
     def judge(self, answers: Sequence[str]) -> dict[str, float]:
         """Shares of right and of confused answers."""

@@ -13,7 +13,8 @@ import sys
 
 from find_python import SetupError, rerun_if_old, wait_for
 
-MOST_THREADS = 4  # the matrices of the tests are small: more threads only get in each other's way
+MOST_WORKERS = 4  # test processes; each has one thread, since the tests' matrices are small
+WORKER_BYTES = 5 * 2**30  # of memory that a test process may take
 
 
 def parse_arguments() -> "tuple[argparse.Namespace, list[str]]":
@@ -42,10 +43,17 @@ def run_step(command: "list[str]") -> int:
     """Exit code of a command, run at the repository root with its output shown."""
     from bootstrap import REPOSITORY, child_environment
 
-    threads = str(min(MOST_THREADS, os.cpu_count() or 1))
-    environment = {"OMP_NUM_THREADS": threads, **child_environment()}
+    environment = {"OMP_NUM_THREADS": "1", **child_environment()}
     print("+ python " + " ".join(command[1:]), flush=True)
     return wait_for(subprocess.Popen(command, cwd=str(REPOSITORY), env=environment))
+
+
+def count_workers() -> int:
+    """Test processes that this machine has cores and memory for."""
+    fitting = MOST_WORKERS
+    if hasattr(os, "sysconf"):  # not on Windows
+        fitting = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // WORKER_BYTES
+    return max(1, min(MOST_WORKERS, os.cpu_count() or 1, fitting))
 
 
 def main() -> int:
@@ -55,11 +63,11 @@ def main() -> int:
         code = rerun_if_old(__file__, arguments.python)
         if code is not None:
             return code
-        python = prepare(arguments)
+        python, workers = prepare(arguments), str(count_workers())
         codes = [
             run_step(python + ["-m", "ruff", "check"]),
             run_step(python + ["-m", "ruff", "format", "--check"]),
-            run_step(python + ["-m", "pytest"] + for_pytest),
+            run_step(python + ["-m", "pytest", "-n", workers, "--dist", "loadfile"] + for_pytest),
         ]
         return next((code for code in codes if code), 0)
     except SetupError as error:

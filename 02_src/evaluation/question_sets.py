@@ -31,6 +31,10 @@ class QuestionSet:
     def __len__(self) -> int:
         return len(self.pairs) or len(self.passages)
 
+    def take(self, part: slice) -> "QuestionSet":
+        """Some of its items."""
+        return replace(self, pairs=self.pairs[part], passages=self.passages[part])
+
 
 def load_question_sets(
     config: Config, limit: int | None = None, names: Sequence[str] | None = None

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch.utils.data import DataLoader
 from trl.trainer import dpo_trainer
 
 PRIMITIVES_KEPT = "128"  # a step needs about 50
@@ -61,3 +62,9 @@ def without_weight_hash() -> Iterator[None]:
         yield
     finally:
         dpo_trainer.hash_module = stock
+
+
+def leave_on_host(loader: DataLoader) -> DataLoader:
+    """Stop accelerate's loader from moving each tensor of a batch; _prepare_inputs does it."""
+    loader.device = None
+    return loader

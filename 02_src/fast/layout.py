@@ -26,7 +26,8 @@ WIDEST_PACKED = 1024  # rows of several pairs grow no wider; attention is quadra
 ATTENTION_WIDTH = 4096  # width at which attention costs about as much as all linear layers
 ATTENTION_WIDTH_CPU = 1024
 REFERENCE_TOKENS = 2048  # of a batch of the reference pass; more is not faster on a CPU
-REFERENCE_HIDDEN = 2048  # a GPU takes more of them where hidden states are narrower than this
+REFERENCE_HIDDEN = 2048  # a GPU takes more of them where hidden states are narrower than this,
+MOST_REFERENCE = 3  # up to this many times as many
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def round_to_bucket(size: int, least: int = 1) -> int:
 def count_reference_tokens(hidden_size: int, device_type: str) -> int:
     """Tokens of a batch of the reference pass: a GPU waits for launches on small models."""
     narrower = REFERENCE_HIDDEN // hidden_size if device_type == "cuda" else 1
-    return REFERENCE_TOKENS * max(1, narrower)
+    return REFERENCE_TOKENS * min(max(1, narrower), MOST_REFERENCE)
 
 
 def choose_rows(

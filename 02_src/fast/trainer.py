@@ -10,17 +10,23 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 from tqdm.auto import tqdm
-from trl import DPOTrainer
 
+import processes
 from fast.attention import undo_dense_attention, use_dense_attention
 from fast.collator import PackedPreferenceCollator
 from fast.forward import find_obstacle, install_packed_forward
 from fast.fused_layers import fuse_layers, undo_fusion
-from fast.host_work import light_host_work, limit_primitive_cache, without_weight_hash
+from fast.host_work import (
+    leave_on_host,
+    light_host_work,
+    limit_primitive_cache,
+    without_weight_hash,
+)
 from fast.layout import count_reference_tokens
 from fast.lora_linear import fuse_lora_layers
+from fast.parallel import ID_COLUMNS, ParallelTrainer
 from fast.reference import (
     fingerprint_weights,
     read_cached_logps,
@@ -28,15 +34,15 @@ from fast.reference import (
     split_by_tokens,
     write_cached_logps,
 )
+from fast.sampling import group_long_pairs
 
 # Mean difference per token above which packed rows are not trusted; bf16 noise is about 0.01.
 TRUSTED_DIFFERENCE = {torch.float32: 1e-3}
 TRUSTED_DIFFERENCE_16BIT = 0.1
-ID_COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
 REFERENCE_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
 
 
-class PreferenceTrainer(DPOTrainer):
+class PreferenceTrainer(ParallelTrainer):
     """DPOTrainer over tokenised pairs; its reference is the adapter switched off."""
 
     def __init__(
@@ -59,7 +65,6 @@ class PreferenceTrainer(DPOTrainer):
         self.fast_obstacle = None if fast_forward else "fast_forward is off in the config"
         self._weights_fingerprint: str | None = None
         self._fast_ready = False
-        self._trainable: list[torch.nn.Parameter] = []
         limit_primitive_cache()
         if fast_forward:
             arguments["data_collator"] = PackedPreferenceCollator(
@@ -89,9 +94,10 @@ class PreferenceTrainer(DPOTrainer):
         }
         key = reference_key(self._weights_fingerprint, dataset, settings)
         logps = read_cached_logps(self.reference_cache, key, len(dataset))
-        if logps is None:
+        if processes.agree(logps is None):
             logps = self.compute_reference(dataset, name, batch_size)
-            write_cached_logps(self.reference_cache, key, logps)
+            if processes.is_main():
+                write_cached_logps(self.reference_cache, key, logps)
         for column, values in zip(REFERENCE_COLUMNS, logps, strict=True):
             dataset = dataset.add_column(column, values.tolist())
         return dataset
@@ -99,18 +105,28 @@ class PreferenceTrainer(DPOTrainer):
     def compute_reference(
         self, dataset: Dataset, name: str, batch_size: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Reference log-probs (chosen [n], rejected [n]); pairs of like length share a batch."""
+        """Reference log-probs (chosen [n], rejected [n]); pairs of like length share a batch.
+
+        Several processes take turns with the batches.
+        """
         lengths = [sum(len(row[name]) for name in ID_COLUMNS) for row in dataset]
         logps = torch.zeros(2, len(dataset))
         hidden = self.model.config.get_text_config().hidden_size
         tokens = count_reference_tokens(hidden, self.accelerator.device.type)
-        with tqdm(total=len(lengths), desc=f"reference pass, {name}", unit="pair") as bar:
-            for chosen in split_by_tokens(lengths, tokens, batch_size):
+        batches = split_by_tokens(lengths, tokens, batch_size)
+        mine = batches[processes.rank() :: processes.count()]
+        with tqdm(total=sum(map(len, mine)), desc=f"reference pass, {name}", unit="pair") as bar:
+            for chosen in mine:
                 batch = self.collate([dataset[i] for i in chosen])
                 found = self.compute_ref_log_probs(self.model, batch)
                 logps[:, chosen] = torch.stack(found).float().cpu()
                 bar.update(len(chosen))
-        return logps[0], logps[1]
+        chosen, rejected = processes.add_tensor(logps)  # zeros where another process was at work
+        return chosen, rejected
+
+    def _get_train_sampler(self, *arguments: Any) -> Sampler | None:
+        """Trainer's; where pairs are long, batches hold pairs of like length."""
+        return group_long_pairs(self) or super()._get_train_sampler(*arguments)
 
     def get_train_dataloader(self) -> DataLoader:
         """TRL's, with batches left on the host (see keeps_on_host)."""
@@ -129,12 +145,11 @@ class PreferenceTrainer(DPOTrainer):
 
         They are a hundred tiny operations and thirteen synchronisations: one copy of the
         per-token results to the host replaces them all. Not for what TRL itself ties to the
-        device: several processes, the fp16 scaler, ld_alpha and exo_pair.
+        device: the fp16 scaler, ld_alpha and exo_pair.
         """
         return (
             "packed_ids" in inputs
             and self.accelerator.device.type == "cuda"
-            and self.accelerator.num_processes == 1
             and not self.args.fp16
             and self.ld_alpha is None
             and "exo_pair" not in self.loss_types
@@ -180,6 +195,7 @@ class PreferenceTrainer(DPOTrainer):
             use_dense_attention(model)
         mask = batch["completion_mask"][:, 1:].bool()
         difference = (self.score(batch) - stock)[mask].abs().mean().item()
+        difference = processes.add([difference])[0] / processes.count()  # all decide alike
         full = not (self.args.bf16 or self.args.fp16) and self.model.dtype == torch.float32
         limit = TRUSTED_DIFFERENCE[torch.float32] if full else TRUSTED_DIFFERENCE_16BIT
         if math.isfinite(difference) and difference <= limit:
@@ -198,9 +214,9 @@ class PreferenceTrainer(DPOTrainer):
 
     def train(self, *arguments: Any, **options: Any) -> Any:
         """Trainer's, without its walks over all modules; stock TRL when the fast forward is off."""
-        if self.fast_obstacle is not None or self.accelerator.num_processes > 1:
+        if self.fast_obstacle is not None:
             return super().train(*arguments, **options)
-        self._trainable = [p for p in self.model.parameters() if p.requires_grad]
+        self._trainable = self.list_trainable()
         self._model_size = self.model.num_parameters(exclude_embeddings=True)
         with light_host_work(self.model, self.accelerator.device.type == "cuda"):
             return super().train(*arguments, **options)
@@ -209,6 +225,7 @@ class PreferenceTrainer(DPOTrainer):
         """Clip to max_grad_norm; the norm before clipping. Looks at trainable parameters only."""
         if not self._trainable:
             return super()._clip_grad_norm(model)
+        self.average_gradients()
         return self.accelerator.clip_grad_norm_(self._trainable, self.args.max_grad_norm)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
@@ -230,9 +247,3 @@ class PreferenceTrainer(DPOTrainer):
         self.loss_types, self.loss_weights = configured
         self._metrics["eval"].clear()
         return loss
-
-
-def leave_on_host(loader: DataLoader) -> DataLoader:
-    """Stop accelerate's loader from moving each tensor of a batch; _prepare_inputs does it."""
-    loader.device = None
-    return loader

@@ -11,6 +11,7 @@ from transformers import TrainerCallback
 from hardware import GIB
 from memory.plan import Plan
 from memory.table import draw_plan, format_plan
+from processes import is_main
 from run_log import RunLog
 from startup_profile import mark
 
@@ -87,7 +88,8 @@ class MemoryCallback(TrainerCallback):
         """Look at memory and time."""
         if state.global_step == 1:
             mark("first step")
-            if self.plan is not None:  # after the first step: the picture can wait, it cannot
+            # After the first step: the picture can wait, it cannot.
+            if self.plan is not None and is_main():
                 draw_plan(self.plan, self.log.folder)
         used, most, share = read_memory(self.device_kind)
         self.peak = max(self.peak, used, most)

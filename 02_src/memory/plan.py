@@ -21,6 +21,7 @@ from memory.shape import ModelShape
 from memory.speed import Rates, predict_step
 from memory.stock import measure_stock
 from memory.weights import size_training, size_weights
+from processes import count, shards_base
 from qlora import choose_precision
 
 MIB = 2**20
@@ -56,6 +57,7 @@ class Plan:
     merge: float  # of system memory, while merge_lora.py runs
     rough: bool  # stock TRL's path: counted roughly
     step_seconds: float | None = None
+    processes: int = 1  # each with a GPU of its own; the figures are those of one
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -89,6 +91,7 @@ class Plan:
         """One line: the setting, its peak, its step time."""
         base = "4 bit" if self.four_bit else "16 bit"
         text = f"{base}, batch {self.batch} x {self.accumulation}"
+        text += f" on each of {self.processes} devices" if self.processes > 1 else ""
         text += ", checkpointing" if self.checkpointing else ""
         text += f": {self.process / GIB:.2f} GiB of {self.budget / GIB:.2f}"
         return text + (f", {self.step_seconds:.3g} s a step" if self.step_seconds else "")
@@ -101,13 +104,13 @@ def plan_memory(
     lengths: Lengths,
     rates: Rates | None = None,
 ) -> Plan:
-    """The plan of the config as it stands.
+    """The plan of the config as it stands; of several processes, of each one's device.
 
     Args:
         lengths: of each pair, its tokens in a packed row and its predicted tokens.
         rates: this machine's calibration; without it no step time is predicted.
     """
-    batch = config.per_device_train_batch_size
+    batch, steps = config.per_device_train_batch_size, config.gradient_accumulation_steps
     how, optimizer = choose_setting(config, device)
     graphs = uses_graphs(config, device)
     fixed = size_weights(shape, how.four_bit, config.bnb_4bit_use_double_quant, how.item)
@@ -118,10 +121,9 @@ def plan_memory(
     resident = sum(fixed.values()) + trained["adapter"] + workspace
     stages = size_stages(config, shape, lengths, how, resident, trained, device.kind)
     usual = find_usual(lengths, batch, graphs)
-    micro_steps = config.gradient_accumulation_steps
     return Plan(
         batch=batch,
-        accumulation=micro_steps,
+        accumulation=steps,
         checkpointing=how.checkpointing,
         four_bit=how.four_bit,
         step=worst,
@@ -131,8 +133,9 @@ def plan_memory(
         slack=SLACK_BYTES + SLACK * sum(moving.values()),
         budget=find_budget(config, device),
         merge=size_merge(shape, how.rank),
-        rough=not config.fast_forward,
-        step_seconds=rates and predict_step(shape, usual, how, rates, micro_steps, graphs),
+        rough=not is_fast(config),
+        step_seconds=rates and predict_step(shape, usual, how, rates, steps, graphs),
+        processes=count(),
     )
 
 
@@ -143,7 +146,12 @@ def read_overrides(config: Config) -> dict[str, int | bool]:
 
 def uses_graphs(config: Config, device: Device) -> bool:
     """Whether training steps are replayed as CUDA graphs."""
-    return config.cuda_graphs and config.fast_forward and device.kind == "cuda"
+    return config.cuda_graphs and is_fast(config) and device.kind == "cuda"
+
+
+def is_fast(config: Config) -> bool:
+    """Whether training runs the fast forward."""
+    return config.fast_forward and not shards_base()
 
 
 def choose_setting(config: Config, device: Device) -> tuple[Setting, str]:
@@ -165,7 +173,7 @@ def size_worst(
 ) -> tuple[MicroStep, dict[str, float]]:
     """The largest micro-step and the bytes at its peak beyond weights and optimizer."""
     batch = config.per_device_train_batch_size
-    if config.fast_forward:
+    if is_fast(config):
         worst = find_worst(lengths, batch, graphs)
         return worst, measure_training(shape, worst, how)
     worst = pad_batch(sorted(lengths, reverse=True)[:batch])

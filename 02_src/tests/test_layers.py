@@ -41,7 +41,16 @@ LAYERS = {
         ("utils.text", "secrets_file", "config_schema", "safe_files", "gguf_header"), 0
     ),
     **dict.fromkeys(
-        ("preferences", "row_readers", "hardware", "run_log", "base_models", "model_folders"), 1
+        (
+            "preferences",
+            "row_readers",
+            "hardware",
+            "run_log",
+            "base_models",
+            "model_folders",
+            "processes",
+        ),
+        1,
     ),
     **dict.fromkeys(STAGES, 3),
 }

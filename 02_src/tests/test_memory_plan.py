@@ -151,3 +151,21 @@ def test_stock_path_takes_more_and_says_it_is_rough(llama):
 def test_find_smaller_gives_none_at_the_end(llama):
     plans = list_plans(make_config(), make_gpu(79), llama, SHORT, RATES)
     assert find_smaller(plans, min(plans, key=lambda plan: plan.process)) is None
+
+
+def test_plan_of_several_processes_is_that_of_one_gpu_and_sharding_cuts_the_base(
+    llama, monkeypatch
+):
+    config, gpu = make_config(), make_gpu(80)
+    alone = plan_memory(config, gpu, llama, SHORT)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    both = plan_memory(config, gpu, llama, SHORT)
+    assert both.parts == alone.parts
+    assert "on each of 2 devices" in both.describe() and "devices" not in alone.describe()
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    sharded = plan_memory(config, gpu, llama, SHORT)
+    for name in ("base, 4 bit", "embedding and head", "norms"):
+        assert sharded.parts[name] == alone.parts[name] / 2
+    assert sharded.parts["adapter"] == alone.parts["adapter"]
+    assert sharded.parts["gathered weights"] > llama.vocabulary * llama.hidden * 2
+    assert sharded.rough and not alone.rough
