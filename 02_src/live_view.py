@@ -110,6 +110,8 @@ def draw_live(records: list[dict], title: str) -> bytes:
     draw_lines(logps, records, colours, "log p of an answer, nats")
     draw_answers(said, records)
     for axes in (loss, margin, logps, said):
+        axes.set_xlabel("optimizer step")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         tone(axes)
     figure.suptitle(title, color=INK)
     return render(figure)
@@ -145,7 +147,8 @@ def tone(axes) -> None:
     axes.tick_params(colors=INK, labelsize=8)
     axes.spines[:].set_color(INK)
     axes.grid(color=INK, alpha=0.25)
-    axes.set_xlabel(axes.get_xlabel() or "optimizer step", color=INK, fontsize=8)
+    axes.set_axisbelow(True)
+    axes.xaxis.label.set(color=INK, fontsize=8)
     axes.legend(fontsize=8, framealpha=0, labelcolor=INK)
 
 

@@ -5,9 +5,12 @@ from pathlib import Path
 
 from checkpoints import Run
 from evaluation.views import label_split
+from hardware import GIB
 from lint.report import LintReport
 from lint.show import plot_lengths
 from live_view import BLUE, GREEN, INK, RED, render, tone
+from memory.table import COLOURS as PART_COLOURS
+from memory.table import list_parts
 from notebook_views import Html, build_table
 from run_log import read_metrics, select_series
 
@@ -26,6 +29,42 @@ def view_picture(file: Path):
     return Image(filename=str(file))
 
 
+def view_plan(plan) -> Html:
+    """The memory plan as a stacked bar, and below it the same bar within all there is."""
+    from IPython.display import Image, display
+    from matplotlib.figure import Figure
+
+    parts = [(name, size / GIB) for name, size in list_parts(plan) if size > 0 and name != "left"]
+    figure = Figure(figsize=(10, 3.4), layout="constrained")
+    bar, whole = figure.subplots(2, 1, height_ratios=(3, 1))
+    start = 0.0
+    for (name, size), colour in zip(parts, PART_COLOURS, strict=False):
+        bar.barh(0, size, left=start, color=colour, label=f"{name} {size:.2f}")
+        start += size
+    whole.barh(0, start, color=INK)
+    whole.axvline(plan.budget / GIB, color=RED, linestyle=":", label="free on this device")
+    bar.set(xlim=(0, start), yticks=[], xlabel="GiB at the worst moment of training")
+    whole.set(xlim=(0, plan.budget / GIB * 1.02), yticks=[], xlabel="GiB")
+    for axes in (bar, whole):
+        tone(axes)
+    bar.legend(
+        ncols=5, fontsize=8, framealpha=0, labelcolor=INK, loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+    )  # fmt: skip
+    display(Image(data=render(figure), format="png"))
+    return build_table([], judge_plan(plan))
+
+
+def judge_plan(plan) -> str:
+    """Whether the memory plan fits, and what takes most of it."""
+    largest = max(plan.parts, key=plan.parts.get)
+    word = "fits" if plan.fits else "does not fit"
+    return (
+        f"The run {word}: {plan.process / GIB:.2f} GiB of {plan.budget / GIB:.2f} free. Of what "
+        f"training itself puts there, {largest} takes most, {plan.parts[largest] / GIB:.2f} GiB."
+    )
+
+
 def view_lengths(report: LintReport, folder: Path):
     """The histogram of answer lengths, as lint_dataset.py draws it, kept in the log folder."""
     file = folder / "answer_lengths.png"
@@ -40,7 +79,7 @@ def view_outcomes(report: dict):
 
     rows = [
         (f"{label_split(split)}\n{model}", figures)
-        for split in report["models"]["adapter"]["splits"]
+        for split in reversed(report["models"]["adapter"]["splits"])
         for model in ("adapter", "base")
         if (figures := report["models"][model]["splits"][split])["invention"]["n"]
     ]
@@ -52,7 +91,7 @@ def view_outcomes(report: dict):
     axes.set(xlim=(0, 1), xlabel="share of answers")
     tone(axes)
     axes.legend(
-        ncols=4, fontsize=8, framealpha=0, labelcolor=INK, loc="lower center",
+        ncols=5, fontsize=8, framealpha=0, labelcolor=INK, loc="lower center",
         bbox_to_anchor=(0.5, 1.0),
     )  # fmt: skip
     return Image(data=render(figure), format="png")
@@ -67,7 +106,9 @@ def draw_outcomes(axes, position: int, figures: dict, named: bool) -> None:
         start += share
     right = figures["grounding"]
     if right["n"]:
-        axes.plot([right["low"], right["high"]], [position, position], color="black", linewidth=2)
+        label = "95 % interval of right" if named else None
+        ends = [right["low"], right["high"]]
+        axes.plot(ends, [position, position], color="black", linewidth=2, label=label)
 
 
 def view_comparison(runs: Sequence[Run], losses: Sequence[Sequence[str]], beta: float) -> Html:

@@ -28,6 +28,15 @@ HEADLINE = {
     "prefers the right one": "forced_choice",
     "ranks the better answer first": "ranking_accuracy",
 }
+FIRST_AND_LAST = {
+    "loss": "loss",
+    "rewards/chosen": "reward of the chosen answer",
+    "rewards/rejected": "reward of the rejected answer",
+    "rewards/margins": "reward margin",
+    "rewards/accuracies": "reward accuracy",
+    "logps/chosen": "log p chosen, nats",
+    "logps/rejected": "log p rejected, nats",
+}
 OUTCOME_COLOURS = {GROUNDED: GREEN, CONFUSED: RED}
 
 
@@ -67,26 +76,26 @@ def measure_step(records: Sequence[dict]) -> float | None:
     return statistics.median(found) if found else None
 
 
-def view_training(run: Run) -> Html:
-    """First and last figures of the training, and what they say."""
+def view_training(run: Run, beta: float) -> Html:
+    """First and last figures of the training, and what they say.
+
+    Args:
+        beta: of the run; its rewards are beta times a change of log p.
+    """
     records = read_metrics(run.log_folder)
-    names = {
-        "loss": "loss", "rewards/margins": "reward margin",
-        "rewards/accuracies": "reward accuracy", "logps/chosen": "log p chosen",
-        "logps/rejected": "log p rejected", "rewards/chosen": "reward of the chosen answer",
-    }  # fmt: skip
-    rows, moved = [], {}
-    for name, label in names.items():
+    rows, last = [], {}
+    for name, label in FIRST_AND_LAST.items():
         _, values = select_series(records, name)
         if values:
-            moved[name] = values[-1] - values[0]
+            last[name] = values[-1]
             rows.append({"": label, "first": f"{values[0]:.2f}", "last": f"{values[-1]:.2f}"})
-    chosen = "rose" if moved["logps/chosen"] > 0 else "fell"
-    margin = "grew" if moved["rewards/margins"] > 0 else "did not grow"
-    text = f"The margin {margin} and the chosen answers' log-probability {chosen}"
-    good = moved["logps/chosen"] > 0 and moved["rewards/margins"] > 0
-    sense = "told apart and learned" if good else "not both told apart and learned"
-    return build_table(rows, f"{text}: the answers are {sense}.")
+    moved, margin = last["rewards/chosen"] / beta, last["rewards/margins"]
+    good = moved > 0 and margin > 0
+    return build_table(
+        rows,
+        f"The margin ended at {margin:.1f}, and against the reference the chosen answers' log p "
+        f"moved {moved:+.1f} nats: they are {'' if good else 'not '}both told apart and learned.",
+    )
 
 
 def view_shares(reports: Sequence[dict]) -> pd.DataFrame:
@@ -115,7 +124,8 @@ def view_report(report: dict) -> Html:
     """The held-out shares as a table, and the report's own first sentences."""
     frame = view_shares([report]).reset_index()
     frame["split"] = [label_split(name) for name in frame["split"]]
-    return build_table(frame.to_dict("records"), " ".join(report["verdict"][:2]))
+    rows = [row for row in frame.to_dict("records") if set(list(row.values())[2:]) != {"-"}]
+    return build_table(rows, report["verdict"][0])
 
 
 def view_before_after(records: Sequence[dict]) -> Html:
@@ -125,7 +135,7 @@ def view_before_after(records: Sequence[dict]) -> Html:
         base, adapter = group["base"], group["adapter"]
         expected = (adapter["accepted"] or ["-"])[0]
         rows.append(
-            {"question": adapter["question"], "expected": expected, "base": base["answer"],
+            {"question": adapter["instruction"], "expected": expected, "base": base["answer"],
              "adapter": adapter["answer"]}
         )  # fmt: skip
         colours.append(OUTCOME_COLOURS.get(adapter["outcome"], GREY))

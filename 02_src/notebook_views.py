@@ -87,17 +87,6 @@ def view_changes(config: Config) -> Html:
     return build_table(rows, f"{len(rows)} keys differ; the other {kept} are the defaults.")
 
 
-def view_plan(plan) -> Html:
-    """Whether the memory plan fits, and what takes most of it."""
-    largest = max(plan.parts, key=plan.parts.get)
-    word = "fits" if plan.fits else "does not fit"
-    text = (
-        f"The run {word}: {plan.process / GIB:.2f} GiB of {plan.budget / GIB:.2f}. The largest "
-        f"part is {largest}, {plan.parts[largest] / GIB:.2f} GiB."
-    )
-    return build_table([], text)
-
-
 def view_pair(pair: Pair, tokenizer) -> Html:
     """One pair as the model sees it: the shared prompt once, then both answers, ends marked."""
     from prompt_contract import answer_ending, render_text
