@@ -102,8 +102,8 @@ def draw_live(records: list[dict], title: str) -> bytes:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 5.6), layout="constrained")
-    loss, margin, logps, said = figure.subplots(2, 2).flat
-    draw_lines(loss, records, {"loss": BLUE}, "loss: DPO and sft together")
+    loss, margin, logps, said = figure.subplots(2, 2, sharex=True).flat
+    draw_lines(loss, records, {"loss": BLUE}, "training loss, all terms")
     loss.axhline(LN2, color=INK, linestyle=":", label="ln 2: DPO alone, untrained")
     draw_lines(margin, records, {"rewards/margins": BLUE}, "reward margin, chosen minus rejected")
     colours = {"logps/chosen": GREEN, "logps/rejected": RED}

@@ -41,7 +41,7 @@ def view_plan(plan) -> Html:
     for (name, size), colour in zip(parts, PART_COLOURS, strict=False):
         bar.barh(0, size, left=start, color=colour, label=f"{name} {size:.2f}")
         start += size
-    whole.barh(0, start, color=INK)
+    whole.barh(0, start, color=INK, label="this run")
     whole.axvline(plan.budget / GIB, color=RED, linestyle=":", label="free on this device")
     bar.set(xlim=(0, start), yticks=[], xlabel="GiB at the worst moment of training")
     whole.set(xlim=(0, plan.budget / GIB * 1.02), yticks=[], xlabel="GiB")
@@ -90,10 +90,10 @@ def view_outcomes(report: dict):
     axes.set_yticks(range(len(rows)), [label for label, _ in rows])
     axes.set(xlim=(0, 1), xlabel="share of answers")
     tone(axes)
-    axes.legend(
-        ncols=5, fontsize=8, framealpha=0, labelcolor=INK, loc="lower center",
-        bbox_to_anchor=(0.5, 1.0),
-    )  # fmt: skip
+    axes.get_legend().remove()
+    figure.legend(
+        loc="outside upper center", ncols=5, fontsize=8, framealpha=0, labelcolor=INK
+    )  # of the whole width
     return Image(data=render(figure), format="png")
 
 
@@ -131,8 +131,11 @@ def view_comparison(runs: Sequence[Run], losses: Sequence[Sequence[str]], beta: 
              "margin": f"{now['rewards/margins']:.2f}",
              "log p chosen, against the reference": f"{moved:+.1f} nats"}
         )  # fmt: skip
-        word = "less" if moved < 0 else "more"
-        ends.append(f"{' + '.join(loss)} made the chosen answers {word} likely ({moved:+.1f} nats)")
+        word = "less likely: displacement" if moved < 0 else "more likely"
+        ends.append(
+            f"{' + '.join(loss)} ranks {now['rewards/accuracies']:.0%} of the pairs right and has "
+            f"made the chosen answers {word} ({moved:+.1f} nats)"
+        )
     return build_table(rows, f"At step {step}, {'; '.join(ends)}.")
 
 

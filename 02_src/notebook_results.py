@@ -175,7 +175,7 @@ def view_losses(report: dict) -> Html:
     rows += list_drift(report)
     word = "share is" if count == 1 else "shares are"
     verdict = [line for line in report["verdict"] if "perplexity" in line or "less likely" in line]
-    return build_table(rows, " ".join([f"{count} {word} lower than the base's.", *verdict]))
+    return build_table(rows, " ".join([f"{count} {word} worse than the base's.", *verdict]))
 
 
 def is_worse(base: float, adapter: float, better: str) -> bool:

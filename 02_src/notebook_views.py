@@ -14,11 +14,17 @@ from statistics_of_runs import share_of
 
 GREY, GREEN, RED, AMBER = "#808080", "#2e9d6a", "#d1584d", "#b8860b"
 CELL = "text-align:left;vertical-align:top;padding:2px 10px 2px 0"
+QUICK_TESTS = {
+    "seen": "01_data/dpo/mini/test_seen.jsonl",
+    "general_seen": "01_data/dpo/mini/test_general_seen.jsonl",
+    "drift": "01_data/dpo/test_drift.jsonl",
+}
 # (key, value of quickstart.json) -> why; another value shows what the key means
 REASONS = {
     ("model_name", "embedded:smollm2-135m-instruct"): "no account, no GPU: it trains on two cores",
     ("dataset_hf", "01_data/dpo/mini/train.jsonl"): "few abbreviations: a run of some minutes",
     ("validation_file", "01_data/dpo/mini/validation.jsonl"): "wordings that are not trained",
+    ("test_files", str(QUICK_TESTS)): "what was taught, general senses, and neutral text",
     ("max_seq_length", "256"): "the longest pair is shorter, and nothing is cut",
     ("output_dir", "04_models/adapters/quickstart"): "a folder of its own, named like the config",
     ("logging_steps", "4"): "a short run needs many points for a curve",

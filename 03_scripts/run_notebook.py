@@ -84,10 +84,8 @@ def execute(notebook, folder: Path = REPOSITORY, show=tqdm):
         )  # fmt: skip
         total = sum(cell.cell_type == "code" for cell in notebook.cells)
         with show(total=total, desc="notebook", unit="cell") as bar:
-            client.on_cell_start = lambda cell, cell_index: bar.set_postfix_str(name_cell(cell))
-            client.on_cell_executed = lambda cell, cell_index, execute_reply: bar.update(
-                cell.cell_type == "code"
-            )
+            client.on_cell_execute = lambda cell, cell_index: bar.set_postfix_str(name_cell(cell))
+            client.on_cell_executed = lambda cell, cell_index, execute_reply: bar.update()
             try:
                 client.execute()
             except CellExecutionError as error:
