@@ -36,6 +36,10 @@ class UserError(Exception):
 
     exit_code = 2
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows of it: the line, without the calls that led there."""
+        return [f"error: {escape_controls(str(self))}"]
+
 
 def escape_controls(text: str) -> str:
     """`text` with what a terminal would obey shown as \\x1b and the like; line ends stay."""

@@ -1,16 +1,43 @@
-"""What the notebook shows: small tables and one coloured pair. Nothing is computed here."""
+"""What the notebook shows before training: config, data, one pair, answers, memory.
 
-from collections.abc import Sequence
+Views read what was computed elsewhere; each ends in a verdict that follows from it.
+"""
+
+from collections.abc import Mapping, Sequence
 from html import escape
-from pathlib import Path
-
-import pandas as pd
 
 from config import Config
+from grounding import GROUNDED, judge_answer
+from hardware import GIB
 from preferences import Pair
-from statistics_of_runs import Share
+from statistics_of_runs import share_of
 
-COLOURS = {"prompt": "#5b6b7b", "chosen": "#1a7f4b", "rejected": "#b3403a"}
+GREY, GREEN, RED, AMBER = "#808080", "#2e9d6a", "#d1584d", "#b8860b"
+CELL = "text-align:left;vertical-align:top;padding:2px 10px 2px 0"
+QUICK_TESTS = {
+    "seen": "01_data/dpo/mini/test_seen.jsonl",
+    "general_seen": "01_data/dpo/mini/test_general_seen.jsonl",
+    "drift": "01_data/dpo/test_drift.jsonl",
+}
+# (key, value of quickstart.json) -> why; another value shows what the key means
+REASONS = {
+    ("model_name", "embedded:smollm2-135m-instruct"): "no account, no GPU: it trains on two cores",
+    ("dataset_hf", "01_data/dpo/mini/train.jsonl"): "few abbreviations: a run of some minutes",
+    ("validation_file", "01_data/dpo/mini/validation.jsonl"): "wordings that are not trained",
+    ("test_files", str(QUICK_TESTS)): "what was taught, general senses, and neutral text",
+    ("max_seq_length", "256"): "the longest pair is shorter, and nothing is cut",
+    ("output_dir", "04_models/adapters/quickstart"): "a folder of its own, named like the config",
+    ("logging_steps", "4"): "a short run needs many points for a curve",
+    ("eval_steps", "60"): "twice in this run; each validation answers questions and takes seconds",
+    ("save_steps", "30"): "an interrupted run loses a minute or two at most",
+    ("num_train_epochs", "2.5"): "answered like 3 epochs in fewer steps",
+    ("learning_rate", "0.002"): "few steps: each has to move the adapter further",
+    ("lora_r", "32"): "new facts need room; on a small model it costs little",
+    ("lora_alpha", "64.0"): "twice the rank, as in the default",
+    ("adapter_scale", "0.8"): "a fifth off the finished update: as many right answers, less drift",
+    ("loss_weights", "[1.0, 1.0]"): "DPO and sft count alike, written out",
+    ("eval_limit", "48"): "keeps the evaluation at a minute or two",
+}
 
 
 class Html:
@@ -26,79 +53,137 @@ class Html:
         return self.text
 
 
-def view_changes(config: Config) -> pd.DataFrame:
-    """Keys whose value differs from the default, with the default and the meaning."""
+def build_table(
+    rows: Sequence[Mapping[str, object]], verdict: str = "", colours: Sequence[str] = ()
+) -> Html:
+    """Rows of the same columns as a table, and what follows from them in bold.
+
+    Args:
+        rows: column -> value; values are shown as text.
+        colours: one per row, for the row's last cell; empty for none.
+    """
+    names = list(rows[0]) if rows else []
+    head = "".join(f'<th style="{CELL}">{escape(name)}</th>' for name in names)
+    body = "".join(
+        f"<tr>{build_cells(list(row.values()), colours[i] if colours else '')}</tr>"
+        for i, row in enumerate(rows)
+    )
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>" if rows else ""
+    lines = ["\t".join(names), *("\t".join(map(str, row.values())) for row in rows)]
+    end = f"<p><b>{escape(verdict)}</b></p>" if verdict else ""
+    return Html(table + end, "\n".join([*lines, verdict] if rows else [verdict]))
+
+
+def build_cells(values: list[object], colour: str) -> str:
+    """The cells of one row; the last one in `colour`."""
+    styles = [CELL] * (len(values) - 1) + [CELL + (f";color:{colour}" if colour else "")]
+    pairs = zip(values, styles, strict=True)
+    return "".join(f'<td style="{style}">{escape(str(value))}</td>' for value, style in pairs)
+
+
+def view_changes(config: Config) -> Html:
+    """Keys whose value differs from the default, with the default and why."""
     rows = []
     for name, field in Config.model_fields.items():
         value = getattr(config, name)
         if value != field.default:
-            rows.append((name, shorten(value), shorten(field.default), field.description))
-    return pd.DataFrame(rows, columns=["key", "this run", "default", "meaning"]).set_index("key")
-
-
-def shorten(value: object, width: int = 60) -> str:
-    """A value as text of limited width."""
-    text = str(value)
-    return text if len(text) <= width else text[: width - 1] + "…"
+            why = REASONS.get((name, str(value))) or field.description
+            rows.append({"key": name, "this run": value, "default": field.default, "why": why})
+    kept = len(Config.model_fields) - len(rows)
+    return build_table(rows, f"{len(rows)} keys differ; the other {kept} are the defaults.")
 
 
 def view_pair(pair: Pair, tokenizer) -> Html:
-    """One pair as the model sees it: the shared prompt once, then both answers."""
+    """One pair as the model sees it: the shared prompt once, then both answers, ends marked."""
     from prompt_contract import answer_ending, render_text
 
     ending = answer_ending(tokenizer)
-    parts = {
-        "prompt": render_text(tokenizer, pair.prompt),
-        "chosen": pair.chosen + ending,
-        "rejected": pair.rejected + ending,
-    }
-    html = "".join(
-        f'<p style="margin:2px 0"><b style="color:{COLOURS[name]}">{name}</b></p>'
-        f'<pre style="white-space:pre-wrap;border-left:3px solid {COLOURS[name]};'
-        f'padding-left:8px;margin:2px 0 8px">{escape(text)}</pre>'
-        for name, text in parts.items()
+    prompt = render_text(tokenizer, pair.prompt)
+    parts = (("prompt", prompt, GREY), ("chosen", pair.chosen, GREEN))
+    parts += (("rejected", pair.rejected, RED),)
+    html, text = [], []
+    for name, words, colour in parts:
+        end = "" if name == "prompt" else ending
+        html.append(
+            f'<b style="color:{colour}">{name}</b><pre style="white-space:pre-wrap;border-left:3px '
+            f'solid {colour};padding-left:8px;margin:2px 0 8px;color:{colour}">{escape(words)}'
+            f'<b style="color:{AMBER}">{escape(end)}</b></pre>'
+        )
+        text.append(f"{name}: {words}{end}")
+    sizes = [len(tokenizer(t, add_special_tokens=False)["input_ids"]) for _, t, _ in parts]
+    verdict = build_table(
+        [],
+        f"{sizes[0]} prompt tokens are read once; {sizes[1] + 1} and {sizes[2] + 1} answer tokens, "
+        f"each with {ending}, are scored.",
     )
-    return Html(html, "\n".join(f"{name}: {text}" for name, text in parts.items()))
+    return Html("".join(html) + verdict.html, "\n".join([*text, verdict.text]))
 
 
-def view_answers(prompts: Sequence[str], **answers: Sequence[str]) -> pd.DataFrame:
-    """Questions with one column of answers per model."""
-    frame = pd.DataFrame({"question": list(prompts)} | {k: list(v) for k, v in answers.items()})
-    return frame.set_index("question")
+def view_answers(pairs: Sequence[Pair], answers: Sequence[str]) -> Html:
+    """Questions, the answers given, and whether an accepted expansion stands in them."""
+    rows, right = [], []
+    for pair, answer in zip(pairs, answers, strict=True):
+        accepted = pair.row.get("accepted") or []
+        outcome = judge_answer(answer, accepted, pair.row.get("competing") or []).outcome
+        right.append(outcome == GROUNDED)
+        expected = ", ".join(accepted[:1])
+        question = pair.prompt[-1]["content"]
+        rows.append({"question": question, "expected": expected, "answer": answer})
+    colours = [GREEN if good else RED for good in right]
+    return build_table(rows, f"Right: {share_of(right)}.", colours)
 
 
-def view_shares(reports: Sequence[dict]) -> pd.DataFrame:
-    """Headline shares of every model and split in the reports, with 95 % intervals.
+def view_loading(model, before: float, after: float) -> Html:
+    """Memory of the device before and after the base was loaded, and what 16 bit would take.
 
-    Columns that no split has are left out; neutral text shows its perplexity ratio instead.
+    Args:
+        before, after: bytes in use.
     """
-    columns = {
-        "says the right expansion": "grounding",
-        "names another field's": "confusion",
-        "says it does not know": "abstention",
-        "invents one": "invention",
-        "prefers the right one": "forced_choice",
-        "ranks the better answer first": "ranking_accuracy",
-    }
-    rows = []
-    for report in reports:
-        for name, model in report["models"].items():
-            for split, figures in model["splits"].items():
-                shares = {label: view_share(figures.get(key)) for label, key in columns.items()}
-                ratio = figures.get("perplexity_ratio")
-                shares["perplexity, times the base's"] = f"{ratio['value']:.3f}" if ratio else "-"
-                rows.append({"model": name, "split": split, **shares})
-    frame = pd.DataFrame(rows).set_index(["model", "split"])
-    return frame.loc[:, (frame != "-").any()]
+    from qlora import count_parameters
+
+    total = count_parameters(model)[1]
+    held = model.get_memory_footprint()
+    rows = [
+        {"memory": "in use before", "GiB": f"{before / GIB:.3f}"},
+        {"memory": "in use after", "GiB": f"{after / GIB:.3f}"},
+        {"memory": f"{total:,} weights as they are held", "GiB": f"{held / GIB:.3f}"},
+        {"memory": "the same weights in 16 bit", "GiB": f"{2 * total / GIB:.3f}"},
+    ]
+    return build_table(rows, f"The base takes {held / (2 * total):.0%} of its 16-bit size.")
 
 
-def view_share(share: dict | None) -> str:
-    """One share with its interval, or "-"."""
-    return str(Share(**share)) if share and share["n"] else "-"
+def view_adapter(trainer, before: float, after: float) -> Html:
+    """What training adds to the frozen base: parameters and memory.
+
+    Args:
+        before, after: bytes in use on the device, without and with the trainer.
+    """
+    from qlora import count_parameters
+
+    trainable, total = count_parameters(trainer.model)
+    path = trainer.fast_obstacle or "on: each prompt is computed once per pair"
+    rows = [
+        {"": "trainable parameters (LoRA)", "value": f"{trainable:,}"},
+        {"": "all parameters", "value": f"{total:,}"},
+        {"": "memory in use before, after", "value": f"{before / GIB:.3f}, {after / GIB:.3f} GiB"},
+        {"": "second model for the reference", "value": trainer.ref_model or "none"},
+        {"": "fast forward", "value": path},
+    ]
+    return build_table(rows, f"{trainable / total:.2%} of the parameters are trained.")
 
 
-def view_picture(file: Path):
-    """A PNG of the run, shown inline."""
-    from IPython.display import Image
+def view_prediction(planned, pairs: int) -> Html:
+    """What the plan expects of this run, before it starts."""
+    steps = count_steps(planned.config, pairs)
+    seconds = planned.plan.step_seconds
+    return build_table(
+        [],
+        f"Predicted: {planned.plan.process / GIB:.2f} GiB at the peak; {steps} steps of "
+        f"{seconds:.2f} s, so {steps * seconds / 60:.1f} minutes without validation.",
+    )
 
-    return Image(filename=str(file))
+
+def count_steps(config: Config, pairs: int) -> int:
+    """Optimizer steps of a run over `pairs`; a last, smaller batch is a step too."""
+    each = -(-pairs // config.effective_batch)
+    return config.max_steps or int(-(-config.num_train_epochs * each // 1))

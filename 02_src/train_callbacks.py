@@ -30,14 +30,16 @@ class LogCallback(TrainerCallback):
         self.log = log
         self.bar: tqdm | None = None
         self.started = time.monotonic()
+        self.quiet = False  # no bar and no step lines on the console: something else shows them
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         """Open the bar; a resumed run starts where it stopped."""
         self.log.drop_after(state.global_step)
         self.started = time.monotonic()
         self.bar = tqdm(
-            total=state.max_steps, initial=state.global_step, desc="training", unit="step"
-        )
+            total=state.max_steps, initial=state.global_step, desc="training", unit="step",
+            disable=self.quiet,
+        )  # fmt: skip
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
         """One optimizer step is done."""
@@ -50,7 +52,9 @@ class LogCallback(TrainerCallback):
         record["max_steps"] = state.max_steps
         self.log.write_metrics(record)
         if "loss" in record or "eval_loss" in record:
-            say(self.log, describe_step(record))
+            self.log.write_line(describe_step(record))
+            if not self.quiet:
+                tqdm.write(describe_step(record))
 
     def on_train_end(self, args, state, control, **kwargs) -> None:
         """Close the bar."""
@@ -67,6 +71,7 @@ class StopCallback(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         """Take over SIGINT while training (only the main thread may)."""
+        self.asked = False  # a notebook goes on with the same trainer
         if threading.current_thread() is threading.main_thread():
             self.previous = signal.signal(signal.SIGINT, self.ask)
 
