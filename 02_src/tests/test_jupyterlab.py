@@ -20,7 +20,7 @@ from config import REPOSITORY, log_folder
 from run_log import read_metrics
 
 pytestmark = pytest.mark.browser
-STEPS = 240
+STEPS = 400  # enough to be interrupted on a quick machine, too
 SHELL = "window.jupyterapp.shell"
 NOTEBOOK = f"[...{SHELL}.widgets('main')][0]"
 STOP_BUTTON = "[data-command='notebook:interrupt-kernel'], [title^='Interrupt the kernel']"
@@ -53,12 +53,12 @@ class Lab:
         """The pictures that the page shows in a cell's output."""
         return self.page.run(PICTURES.format(cell=f"{NOTEBOOK}.content.widgets[{index}]"))
 
-    def go_to(self, index: int) -> None:
-        """Select a cell and scroll it into sight, its output included."""
+    def go_to(self, index: int, where: str = "start") -> None:
+        """Select a cell and scroll it into sight: its start or its end."""
         self.page.run(f"void ({NOTEBOOK}.content.activeCellIndex = {index})")
         cell = f"{NOTEBOOK}.content.widgets[{index}]"
-        self.page.run(f"{NOTEBOOK}.content.scrollToItem({index}, 'start').then(() => null)")
-        self.page.run(f"void {cell}.node.scrollIntoView({{block: 'start'}})")
+        self.page.run(f"{NOTEBOOK}.content.scrollToItem({index}, '{where}').then(() => null)")
+        self.page.run(f"void {cell}.node.scrollIntoView({{block: '{where}'}})")
 
     def is_idle(self) -> bool:
         """Whether the kernel has nothing left to do."""
@@ -162,5 +162,5 @@ def test_run_all_live_figure_interrupt_and_go_on(lab, config):
         kinds = {out["output_type"] for out in lab.read_cell(index).get("outputs", [])}
         assert "error" not in kinds, lab.read_cell(index)["outputs"]
     for name, text in (("6_report", "view_report"), ("7_runs_compared", "view_runs")):
-        lab.go_to(lab.find_cell(text))
+        lab.go_to(lab.find_cell(text), "end")
         lab.save_pictures(name)
