@@ -12,6 +12,7 @@ from live_view import BLUE, GREEN, INK, RED, render, tone
 from memory.table import COLOURS as PART_COLOURS
 from memory.table import list_parts
 from notebook_views import Html, build_table
+from notebook_results import NOTHING_ASKED
 from run_log import read_metrics, select_series
 
 OUTCOMES = {
@@ -83,6 +84,8 @@ def view_outcomes(report: dict):
         for model in ("adapter", "base")
         if (figures := report["models"][model]["splits"][split])["invention"]["n"]
     ]
+    if not rows:
+        return build_table([], NOTHING_ASKED)
     figure = Figure(figsize=(9, 0.8 + 0.55 * len(rows)), layout="constrained")
     axes = figure.subplots()
     for position, (_, figures) in enumerate(rows):

@@ -37,6 +37,7 @@ FIRST_AND_LAST = {
     "logps/chosen": "log p chosen, nats",
     "logps/rejected": "log p rejected, nats",
 }
+NOTHING_ASKED = "No test row lists accepted answers: nothing was asked, pairs were only ranked."
 OUTCOME_COLOURS = {GROUNDED: GREEN, CONFUSED: RED}
 
 
@@ -140,6 +141,8 @@ def view_before_after(records: Sequence[dict]) -> Html:
         )  # fmt: skip
         colours.append(OUTCOME_COLOURS.get(adapter["outcome"], GREY))
         turned += adapter["outcome"] == GROUNDED and base["outcome"] != GROUNDED
+    if not rows:
+        return build_table([], NOTHING_ASKED)
     return build_table(rows, f"{turned} of these {len(rows)} went from wrong to right.", colours)
 
 

@@ -129,6 +129,8 @@ def view_answers(pairs: Sequence[Pair], answers: Sequence[str]) -> Html:
         expected = ", ".join(accepted[:1])
         question = pair.prompt[-1]["content"]
         rows.append({"question": question, "expected": expected, "answer": answer})
+    if not any(pair.row.get("accepted") for pair in pairs):
+        return build_table(rows, "These questions list no accepted answers: judge for yourself.")
     colours = [GREEN if good else RED for good in right]
     return build_table(rows, f"Right: {share_of(right)}.", colours)
 
