@@ -11,8 +11,8 @@ from lint.show import plot_lengths
 from live_view import BLUE, GREEN, INK, RED, render, tone
 from memory.table import COLOURS as PART_COLOURS
 from memory.table import list_parts
-from notebook_views import Html, build_table
 from notebook_results import NOTHING_ASKED
+from notebook_views import Html, build_table
 from run_log import read_metrics, select_series
 
 OUTCOMES = {
