@@ -120,6 +120,16 @@ def is_alive(owner: dict) -> bool:
         return False
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a living process, or one of another computer, holds `folder`; only looks."""
+    try:
+        with lock_file(folder).open(encoding="utf-8") as stream:
+            owner = read_owner(stream)
+    except OSError:
+        return False
+    return bool(owner) and (is_elsewhere(owner) or is_alive(owner))
+
+
 def is_same_file(stream: IO[str], file: Path) -> bool:
     """Whether the file at the lock's place is still the one we opened."""
     try:

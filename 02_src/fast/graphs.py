@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from fast.graph_recorder import GraphRecorder
-from fast.layout import round_to_bucket
+from fast.rows import round_to_bucket
 from fast.trainable_copies import TrainableCopies
 
 Packed = dict[str, torch.Tensor]

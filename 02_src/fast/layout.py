@@ -21,13 +21,7 @@ from dataclasses import dataclass
 
 import torch
 
-WIDTH_STEP = 16  # attention kernels want row widths in multiples of this
-WIDEST_PACKED = 1024  # rows of several pairs grow no wider; attention is quadratic
-ATTENTION_WIDTH = 4096  # width at which attention costs about as much as all linear layers
-ATTENTION_WIDTH_CPU = 1024
-REFERENCE_TOKENS = 2048  # of a batch of the reference pass; more is not faster on a CPU
-REFERENCE_HIDDEN = 2048  # a GPU takes more of them where hidden states are narrower than this,
-MOST_REFERENCE = 3  # up to this many times as many
+from fast.rows import WIDTH_STEP, choose_rows, round_to_bucket
 
 
 @dataclass(frozen=True)
@@ -72,83 +66,13 @@ def count_shared(pairs: Sequence[PairIds], share: bool) -> list[list[int]]:
     return shared
 
 
-def fill_rows(
-    lengths: Sequence[int], shared: Sequence[Sequence[int]], capacity: int
-) -> list[list[int]]:
-    """First-fit decreasing: indices in rows of at most `capacity`; longer ones get their own.
-
-    In a row, a pair costs its length less what it shares with any pair that is there.
-    """
-    rows: list[list[int]] = []
-    space: list[int] = []
-    known: list[Sequence[int]] = []  # of each row: what each pair shares with one of its members
-    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        for row, members in enumerate(rows):
-            cost = lengths[index] - known[row][index]
-            if cost <= space[row]:
-                members.append(index)
-                space[row] -= cost
-                known[row] = list(map(max, known[row], shared[index]))
-                break
-        else:
-            rows.append([index])
-            space.append(capacity - lengths[index])
-            known.append(shared[index])
-    return rows
-
-
-def count_tokens(
-    row: Sequence[int], lengths: Sequence[int], shared: Sequence[Sequence[int]]
-) -> int:
-    """Tokens of a row as fill_rows counts them: each pair less what it shares with one before."""
-    return sum(
-        lengths[index] - max((shared[index][j] for j in row[:at]), default=0)
-        for at, index in enumerate(row)
-    )
-
-
-def round_to_bucket(size: int, least: int = 1) -> int:
-    """`size` rounded up to an eighth of its power of two, and to a multiple of `least`."""
-    step = max(least, (1 << (max(size - 1, 1).bit_length() - 1)) // 8)
-    return -(-size // step) * step
-
-
-def count_reference_tokens(hidden_size: int, device_type: str) -> int:
-    """Tokens of a batch of the reference pass: a GPU waits for launches on small models."""
-    narrower = REFERENCE_HIDDEN // hidden_size if device_type == "cuda" else 1
-    return REFERENCE_TOKENS * min(max(1, narrower), MOST_REFERENCE)
-
-
-def choose_rows(
-    lengths: Sequence[int], shared: Sequence[Sequence[int]], few_shapes: bool
-) -> tuple[list[list[int]], int]:
-    """(pair indices of each row, row width): the cheapest of a short list of widths.
-
-    Args:
-        lengths: tokens of each pair alone.
-        shared: see count_shared.
-        few_shapes: for CUDA graphs: the number of rows is rounded up, too.
-    """
-    square = ATTENTION_WIDTH if few_shapes else ATTENTION_WIDTH_CPU
-    (all_in_one,) = fill_rows(lengths, shared, sum(lengths))
-    least = count_tokens(all_in_one, lengths, shared)  # no rows take fewer
-    widest = min(WIDEST_PACKED, round_to_bucket(least, WIDTH_STEP))
-    width, choices = round_to_bucket(max(lengths), WIDTH_STEP), []
-    while not choices or (width <= widest and least * (1 + width / square) < min(choices)[0]):
-        rows = fill_rows(lengths, shared, width)
-        count = round_to_bucket(len(rows)) if few_shapes else len(rows)
-        choices.append((count * width * (1 + width / square), width, rows))
-        width = round_to_bucket(width + 1, WIDTH_STEP)
-    _, width, rows = min(choices)
-    return rows, width
-
-
 def pack_pairs(
     pairs: Sequence[PairIds],
     padded_length: int,
     pad_id: int,
     few_shapes: bool = False,
     share: bool = True,
+    usual_width: int | None = None,
 ) -> dict[str, torch.Tensor]:
     """Packed tensors of a batch.
 
@@ -156,18 +80,17 @@ def pack_pairs(
         pairs: B pairs in batch order.
         padded_length: L, the width of TRL's padded [2B, L] batch.
         pad_id: token id of unused places.
-        few_shapes: see choose_rows.
+        few_shapes, usual_width: see fast.rows.choose_rows.
         share: whether pairs may share tokens; False with dropout.
 
     Returns:
-        packed_ids, packed_positions, packed_ends: [R, S]; the place in its row before which the
-            tokens below a token end, 0 where unused.
+        packed_ids, packed_positions, packed_ends: [R, S]; ends are 0 where unused.
         packed_sources: [N] flat places in [R * S] whose hidden states predict a completion token.
         packed_targets: [N] the predicted token ids.
         packed_places: [N] flat places of the results in TRL's [2B * (L - 1)].
     """
-    lengths = [pair.length for pair in pairs]
-    rows, width = choose_rows(lengths, count_shared(pairs, share), few_shapes)
+    alone, shared = [pair.length for pair in pairs], count_shared(pairs, share)
+    rows, width = choose_rows(alone, shared, few_shapes, usual_width)
     trees = [RowTree(pairs, row, padded_length, share) for row in rows]
     if not few_shapes:
         width = round_to_bucket(max(len(tree.ids) for tree in trees), WIDTH_STEP)

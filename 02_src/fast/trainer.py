@@ -24,7 +24,6 @@ from fast.host_work import (
     limit_primitive_cache,
     without_weight_hash,
 )
-from fast.layout import count_reference_tokens
 from fast.lora_linear import fuse_lora_layers
 from fast.parallel import ID_COLUMNS, ParallelTrainer
 from fast.reference import (
@@ -34,6 +33,7 @@ from fast.reference import (
     split_by_tokens,
     write_cached_logps,
 )
+from fast.rows import count_reference_tokens
 from fast.sampling import group_long_pairs
 
 # Mean difference per token above which packed rows are not trusted; bf16 noise is about 0.01.
@@ -189,7 +189,8 @@ class PreferenceTrainer(ParallelTrainer):
         stock = self.score({k: v for k, v in batch.items() if not k.startswith("packed_")})
         graphs = self.cuda_graphs and self.accelerator.device.type == "cuda"
         self.packed_scorer = install_packed_forward(model, graphs)
-        self.data_collator.few_shapes = graphs
+        if graphs:
+            self.data_collator.fix_width(dataset, self.args.per_device_train_batch_size)
         changed = fuse_lora_layers(model) + fuse_layers(model)
         if model.device.type == "cpu":
             use_dense_attention(model)

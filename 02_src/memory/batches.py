@@ -3,7 +3,7 @@
 import random
 from collections.abc import Sequence
 
-from fast.layout import choose_rows, round_to_bucket
+from fast.rows import choose_rows, round_to_bucket
 from memory.activations import MicroStep
 
 TRIED = 40  # random batches looked at; the worst one is built from the longest pairs

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from config import Config
 from fast.fused_layers import find_kernels
-from fast.layout import count_reference_tokens
+from fast.rows import count_reference_tokens
 from hardware import GIB, Device
 from memory.activations import MicroStep, Setting, measure_scoring, measure_training
 from memory.batches import find_usual, find_worst, pad_batch, shape_batch

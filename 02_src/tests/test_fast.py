@@ -11,7 +11,7 @@ from datasets import Dataset
 from peft import LoraConfig
 from trl import DPOConfig, DPOTrainer
 
-from fast import layout
+from fast import rows as row_choice
 from fast.trainer import PreferenceTrainer
 
 SIZES = {
@@ -148,7 +148,7 @@ def test_a_batch_of_one_equals_stock_trl(tmp_path, tokenizer):
 def test_shared_headers_and_pairs_longer_than_a_row_equal_stock_trl(
     name, tmp_path, tokenizer, monkeypatch
 ):
-    monkeypatch.setattr(layout, "WIDEST_PACKED", 48)
+    monkeypatch.setattr(row_choice, "WIDEST_PACKED", 48)
     rows = make_rows(9, seed=7)
     for row in rows[4:]:
         row["prompt_ids"] = [5, 6, 7, 8, 9, 10, 11, 12, *row["prompt_ids"]]

@@ -8,7 +8,7 @@ from test_fast import make_rows, make_trainer
 
 from fast.forward import score_packed
 from fast.graphs import GraphedScorer
-from fast.layout import round_to_bucket
+from fast.rows import round_to_bucket
 
 
 class FakeGraph:
@@ -59,7 +59,7 @@ def use_graphs(trainer, recorder) -> GraphedScorer:
     scorer.graphed = GraphedScorer(
         model, functools.partial(score_packed, model), torch.float32, recorder
     )
-    trainer.data_collator.few_shapes = True
+    trainer.data_collator.fix_width(trainer.train_dataset, 3)
     return scorer.graphed
 
 
@@ -132,6 +132,7 @@ def test_out_of_memory_drops_older_graphs_first(tmp_path, tokenizer, capsys):
     rows = make_rows(8)
     eager, graphed = (make_trainer(tmp_path, "llama", True, tokenizer, rows) for _ in range(2))
     scorer = use_graphs(graphed, FullRecorder())
+    graphed.data_collator.usual_width = None  # more shapes
     batches = [[0, 1, 2], [2, 0, 1], [5, 6, 7], [3]]
     assert_same(accumulate(graphed, batches), accumulate(eager, batches))
     assert scorer.restarts > 0

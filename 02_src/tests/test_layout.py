@@ -5,7 +5,8 @@ import random
 import pytest
 import torch
 
-from fast.layout import WIDTH_STEP, PairIds, build_attention_mask, fill_rows, pack_pairs
+from fast.layout import PairIds, build_attention_mask, pack_pairs
+from fast.rows import WIDTH_STEP, choose_rows, choose_width, fill_rows
 
 
 def test_rows_fill_first_fit_decreasing_and_shared_prompts_cost_nothing():
@@ -86,3 +87,17 @@ def test_pairs_with_one_header_take_less_than_apart():
     pairs = [PairIds([9] * 30 + [i, i], [1, 2], [3, 4]) for i in range(8)]
     together, apart = (pack_pairs(pairs, 34, 0, share=share)["packed_ids"] for share in (1, 0))
     assert together.numel() < apart.numel() / 2
+
+
+def test_one_width_suits_a_run_of_short_pairs_and_none_is_fixed_for_long_ones():
+    draw = random.Random(0)
+    short = [(draw.choices(range(30, 70), k=32), [[20] * 32] * 32) for _ in range(8)]
+    width = choose_width(short)
+    rows, counts = [choose_rows(*batch, True, width) for batch in short], []
+    assert {w for _, w in rows} == {width}
+    free = [choose_rows(*batch, True) for batch in short]
+    counts = [sum(len(r) * w for r, w in found) for found in (rows, free)]
+    assert counts[0] < 1.15 * counts[1]
+    assert choose_width([(draw.choices(range(600, 900), k=8), [[20] * 8] * 8)]) is None
+    longer = [width + 40, 30, 30]
+    assert choose_rows(longer, [[0] * 3] * 3, True, width)[1] >= width + 40

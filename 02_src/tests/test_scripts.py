@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from monitor_training import draw_spark, is_finished
 from run_log import RunLog, read_metrics
 
 
@@ -52,10 +51,5 @@ def test_a_half_written_last_line_of_metrics_is_left_out(tmp_path):
     with (tmp_path / "metrics.jsonl").open("a", encoding="utf-8") as stream:
         stream.write('{"step": 3, "lo')
     assert [r["loss"] for r in read_metrics(tmp_path)] == [None, 0.5]
-    assert not is_finished(tmp_path)
     log.drop_after(1)
     assert [r["step"] for r in read_metrics(tmp_path)] == [1]
-
-
-def test_the_spark_line_spans_its_values():
-    assert draw_spark([0.0, 1.0]) == "▁█" and draw_spark([2.0, 2.0]) == "▁▁"
