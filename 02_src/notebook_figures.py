@@ -61,8 +61,9 @@ def judge_plan(plan) -> str:
     largest = max(plan.parts, key=plan.parts.get)
     word = "fits" if plan.fits else "does not fit"
     return (
-        f"The run {word}: {plan.process / GIB:.2f} GiB of {plan.budget / GIB:.2f} free. Of what "
-        f"training itself puts there, {largest} takes most, {plan.parts[largest] / GIB:.2f} GiB."
+        f"The run {word}: {plan.process / GIB:.2f} GiB of {plan.budget / GIB:.2f} free. "
+        f"The largest part of the training itself: {largest}, "
+        f"{plan.parts[largest] / GIB:.2f} GiB."
     )
 
 

@@ -55,9 +55,11 @@ def view_outcome(planned, run: Run, pairs: int, device_kind: str) -> Html:
         compare("minutes, validation not predicted", steps * plan.step_seconds / 60,
                 run.seconds / 60, ".1f"),
     ]  # fmt: skip
-    if peak is None:
-        return build_table(rows, "This run has no memory in its log: nothing to compare.")
-    return build_table(rows, f"Memory was {peak / expected:.0%} of what was predicted.")
+    if peak is None or step is None:
+        return build_table(rows, "This run's log is too short to compare.")
+    pace = step / plan.step_seconds
+    text = f"Memory was {peak / expected:.0%} of what was predicted, a step took {pace:.0%}."
+    return build_table(rows, text)
 
 
 def compare(name: str, expected: float | None, found: float | None, form: str) -> dict:

@@ -135,6 +135,17 @@ def view_answers(pairs: Sequence[Pair], answers: Sequence[str]) -> Html:
     return build_table(rows, f"Right: {share_of(right)}.", colours)
 
 
+def view_questions(questions: Sequence[str], **answers: Sequence[str]) -> Html:
+    """Free questions with one column of answers per model, the trained one last."""
+    rows = [
+        {"question": question, **{name: given[i] for name, given in answers.items()}}
+        for i, question in enumerate(questions)
+    ]
+    before, *_, after = answers.values()
+    changed = sum(a != b for a, b in zip(before, after, strict=True))
+    return build_table(rows, f"{changed} of {len(rows)} are answered otherwise than before.")
+
+
 def view_loading(model, before: float, after: float) -> Html:
     """Memory of the device before and after the base was loaded, and what 16 bit would take.
 
