@@ -111,6 +111,7 @@ def draw_live(records: list[dict], title: str) -> bytes:
     draw_answers(said, records)
     for axes in (loss, margin, logps, said):
         axes.set_xlabel("optimizer step")
+        axes.tick_params(labelbottom=True)
         axes.xaxis.get_major_locator().set_params(integer=True)
         tone(axes)
     figure.suptitle(title, color=INK)
@@ -130,12 +131,12 @@ def draw_lines(axes, records: list[dict], names: dict[str, str], title: str) -> 
 
 def draw_answers(axes, records: list[dict]) -> None:
     """What the validation questions showed: right, another sense, displaced."""
-    shown = {"grounding": GREEN, "confusion": RED, "displaced": INK}
+    shown = {"grounding": (GREEN, "o-"), "confusion": (RED, "s-"), "displaced": (INK, "x:")}
     labels = {"grounding": "right expansion said", "confusion": "another field's"}
-    for name, colour in shown.items():
+    for name, (colour, mark) in shown.items():
         steps, values = select_series(records, f"eval_{name}")
         label = labels.get(name, "chosen answer displaced")
-        axes.plot(steps, values, "o-", color=colour, label=label)
+        axes.plot(steps, values, mark, color=colour, label=label)
     axes.set_ylim(-0.05, 1.05)
     axes.set_title("validation questions, share")
 

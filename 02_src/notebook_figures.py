@@ -11,6 +11,7 @@ from lint.show import plot_lengths
 from live_view import BLUE, GREEN, INK, RED, render, tone
 from memory.table import COLOURS as PART_COLOURS
 from memory.table import list_parts
+from notebook_results import NOTHING_ASKED
 from notebook_views import Html, build_table
 from run_log import read_metrics, select_series
 
@@ -60,8 +61,9 @@ def judge_plan(plan) -> str:
     largest = max(plan.parts, key=plan.parts.get)
     word = "fits" if plan.fits else "does not fit"
     return (
-        f"The run {word}: {plan.process / GIB:.2f} GiB of {plan.budget / GIB:.2f} free. Of what "
-        f"training itself puts there, {largest} takes most, {plan.parts[largest] / GIB:.2f} GiB."
+        f"The run {word}: {plan.process / GIB:.2f} GiB of {plan.budget / GIB:.2f} free. "
+        f"The largest part of the training itself: {largest}, "
+        f"{plan.parts[largest] / GIB:.2f} GiB."
     )
 
 
@@ -83,6 +85,8 @@ def view_outcomes(report: dict):
         for model in ("adapter", "base")
         if (figures := report["models"][model]["splits"][split])["invention"]["n"]
     ]
+    if not rows:
+        return build_table([], NOTHING_ASKED)
     figure = Figure(figsize=(9, 0.8 + 0.55 * len(rows)), layout="constrained")
     axes = figure.subplots()
     for position, (_, figures) in enumerate(rows):

@@ -37,6 +37,7 @@ FIRST_AND_LAST = {
     "logps/chosen": "log p chosen, nats",
     "logps/rejected": "log p rejected, nats",
 }
+NOTHING_ASKED = "No test row lists accepted answers: nothing was asked, pairs were only ranked."
 OUTCOME_COLOURS = {GROUNDED: GREEN, CONFUSED: RED}
 
 
@@ -54,9 +55,11 @@ def view_outcome(planned, run: Run, pairs: int, device_kind: str) -> Html:
         compare("minutes, validation not predicted", steps * plan.step_seconds / 60,
                 run.seconds / 60, ".1f"),
     ]  # fmt: skip
-    if peak is None:
-        return build_table(rows, "This run has no memory in its log: nothing to compare.")
-    return build_table(rows, f"Memory was {peak / expected:.0%} of what was predicted.")
+    if peak is None or step is None:
+        return build_table(rows, "This run's log is too short to compare.")
+    pace = step / plan.step_seconds
+    text = f"Memory was {peak / expected:.0%} of what was predicted, a step took {pace:.0%}."
+    return build_table(rows, text)
 
 
 def compare(name: str, expected: float | None, found: float | None, form: str) -> dict:
@@ -140,6 +143,8 @@ def view_before_after(records: Sequence[dict]) -> Html:
         )  # fmt: skip
         colours.append(OUTCOME_COLOURS.get(adapter["outcome"], GREY))
         turned += adapter["outcome"] == GROUNDED and base["outcome"] != GROUNDED
+    if not rows:
+        return build_table([], NOTHING_ASKED)
     return build_table(rows, f"{turned} of these {len(rows)} went from wrong to right.", colours)
 
 

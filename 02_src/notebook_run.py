@@ -34,6 +34,8 @@ def train_or_show(trainer, config: Config) -> Run:
     Raises:
         UserError: training was interrupted; everything is kept and the text says how to go on.
     """
+    from transformers.integrations import TensorBoardCallback
+
     figure = LiveFigure(log_folder(config))
     finished = read_finished_run(config)
     if finished:
@@ -42,6 +44,7 @@ def train_or_show(trainer, config: Config) -> Run:
         return finished
     folder = resolve_path(config.output_dir)
     figure.join(trainer)
+    trainer.remove_callback(TensorBoardCallback)  # of an interrupted cell; train() adds one
     try:
         with hold_run(folder):
             run = train(trainer, config, resume=bool(list_checkpoints(folder)))

@@ -129,8 +129,21 @@ def view_answers(pairs: Sequence[Pair], answers: Sequence[str]) -> Html:
         expected = ", ".join(accepted[:1])
         question = pair.prompt[-1]["content"]
         rows.append({"question": question, "expected": expected, "answer": answer})
+    if not any(pair.row.get("accepted") for pair in pairs):
+        return build_table(rows, "These questions list no accepted answers: judge for yourself.")
     colours = [GREEN if good else RED for good in right]
     return build_table(rows, f"Right: {share_of(right)}.", colours)
+
+
+def view_questions(questions: Sequence[str], **answers: Sequence[str]) -> Html:
+    """Free questions with one column of answers per model, the trained one last."""
+    rows = [
+        {"question": question, **{name: given[i] for name, given in answers.items()}}
+        for i, question in enumerate(questions)
+    ]
+    before, *_, after = answers.values()
+    changed = sum(a != b for a, b in zip(before, after, strict=True))
+    return build_table(rows, f"{changed} of {len(rows)} are answered otherwise than before.")
 
 
 def view_loading(model, before: float, after: float) -> Html:

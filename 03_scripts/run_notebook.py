@@ -16,6 +16,8 @@ import re
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "02_src"))
@@ -60,37 +62,38 @@ def check_stamp(notebook) -> None:
         )
 
 
-def register_kernel(folder: Path) -> str:
-    """A kernel of this very interpreter, known only to this process; returns its name."""
-    kernel = folder / "kernels" / "this-python"
-    kernel.mkdir(parents=True)
+@contextmanager
+def offer_kernel() -> Iterator[str]:
+    """The name of a kernel of this very interpreter, known to this process for as long."""
     command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     spec = {"argv": command, "display_name": "this python", "language": "python"}
-    (kernel / "kernel.json").write_text(json.dumps(spec), encoding="utf-8")
-    os.environ["JUPYTER_PATH"] = str(folder)
-    return "this-python"
+    before = os.environ.get("JUPYTER_PATH")
+    with tempfile.TemporaryDirectory() as scratch:
+        write_text(Path(scratch) / "kernels" / "this-python" / "kernel.json", json.dumps(spec))
+        os.environ["JUPYTER_PATH"] = scratch
+        try:
+            yield "this-python"
+        finally:
+            os.environ.pop("JUPYTER_PATH")
+            os.environ |= {"JUPYTER_PATH": before} if before else {}
 
 
-def execute(notebook, folder: Path = REPOSITORY, show=tqdm):
-    """Run every cell in `folder` and return the client.
+def execute(notebook, folder: Path = REPOSITORY) -> None:
+    """Run every cell in `folder`.
 
     Raises:
-        UserError: a cell failed; its number, first line and error are named.
+        UserError: a cell failed; its number, last line and error are named.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        client = NotebookClient(
-            notebook, timeout=LONGEST_CELL, kernel_name=register_kernel(Path(scratch)),
-            resources={"metadata": {"path": str(folder)}},
-        )  # fmt: skip
-        total = sum(cell.cell_type == "code" for cell in notebook.cells)
-        with show(total=total, desc="notebook", unit="cell") as bar:
-            client.on_cell_execute = lambda cell, cell_index: bar.set_postfix_str(name_cell(cell))
-            client.on_cell_executed = lambda cell, cell_index, execute_reply: bar.update()
-            try:
-                client.execute()
-            except CellExecutionError as error:
-                raise UserError(describe_failure(notebook, error)) from None
-    return client
+    total = sum(cell.cell_type == "code" for cell in notebook.cells)
+    place = {"metadata": {"path": str(folder)}}
+    with offer_kernel() as name, tqdm(total=total, desc="notebook", unit="cell") as bar:
+        client = NotebookClient(notebook, timeout=LONGEST_CELL, kernel_name=name, resources=place)
+        client.on_cell_execute = lambda cell, cell_index: bar.set_postfix_str(name_cell(cell))
+        client.on_cell_executed = lambda cell, cell_index, execute_reply: bar.update()
+        try:
+            client.execute()
+        except CellExecutionError as error:
+            raise UserError(describe_failure(notebook, error)) from None
 
 
 def name_cell(cell) -> str:
@@ -165,6 +168,7 @@ def main() -> int:
         return 0
     if arguments.retrain:
         delete_runs()
+    print("while it trains: python 02_src/monitor_training.py")
     stamp = hash_sources(notebook)
     began = time.monotonic()
     execute(notebook)

@@ -420,7 +420,7 @@ def test_any_model_folder_can_be_measured(tiny_run, tiny_model):
 
 
 def test_notebook_table_shows_the_same_figures(tiny_report):
-    from notebook_views import view_shares
+    from notebook_results import view_shares
 
     frame = view_shares([tiny_report])
     assert frame.loc[("adapter", "drift"), "perplexity, times the base's"] != "-"

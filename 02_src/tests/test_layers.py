@@ -53,6 +53,7 @@ LAYERS = {
         1,
     ),
     **dict.fromkeys(STAGES, 3),
+    "notebook_run": 3,  # joins the stages for the notebook's cells
 }
 DEFAULT_LAYER = 2
 PICKLE_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
