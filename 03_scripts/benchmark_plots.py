@@ -1,4 +1,4 @@
-"""Plots of benchmark.py --growth: pairs per second, one PNG for each kind of growth."""
+"""Plots of benchmark.py: pairs per second by workload, and by batch or length (--growth)."""
 
 from pathlib import Path
 
@@ -30,12 +30,37 @@ def plot_growth(
     axes.set_yscale("log")
     axes.set_xlabel(AXES[kind], color=INK)
     axes.set_ylabel("pairs/s", color=INK)
+    return save(figure, axes, folder / f"growth_{kind}.png")
+
+
+def plot_workloads(
+    results: list[dict], workloads: list[str], titles: dict[str, str], file: Path
+) -> Path:
+    """Draw pairs/s as bars, a group for each workload, a colour for each variant; the file."""
+    figure, axes = pyplot.subplots(figsize=(1.4 * WIDTH, HEIGHT))
+    width = 0.8 / len(titles)
+    for number, (variant, title) in enumerate(titles.items()):
+        found = [find_median(results, name, variant, "pairs_per_s") for name in workloads]
+        places = [place + (number + 0.5) * width - 0.4 for place in range(len(workloads))]
+        bars = axes.bar(places, [rate or 0 for rate in found], 0.92 * width, label=title)
+        texts = [f"{rate:.3g}" if rate else "" for rate in found]
+        axes.bar_label(bars, texts, fontsize=7, color=INK, padding=1)
+    axes.set_xticks(range(len(workloads)), workloads)
+    axes.set_yscale("log")
+    axes.set_ylabel("pairs/s", color=INK)
+    return save(figure, axes, file)
+
+
+def save(figure, axes, file: Path) -> Path:
+    """Write a figure in colours that read on light and dark pages."""
     axes.tick_params(colors=INK, which="both")
     axes.spines[:].set_color(INK)
     axes.grid(color=INK, alpha=0.3)
-    axes.legend(frameon=False, labelcolor=INK)
-    file = folder / f"growth_{kind}.png"
-    folder.mkdir(parents=True, exist_ok=True)
+    axes.set_axisbelow(True)
+    axes.legend(
+        frameon=False, labelcolor=INK, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0)
+    )
+    file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=DPI, transparent=True, bbox_inches="tight")
     pyplot.close(figure)
     return file
