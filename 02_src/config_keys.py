@@ -85,6 +85,9 @@ class Config(BaseModel):
     logging_dir: str = key(
         "05_logs", "metrics, TensorBoard and plots, one folder a run", min_length=1
     )
+    report_to: Literal["mlflow"] | None = key(
+        None, "log to 05_logs/mlflow.db too: no account, no server; needs pip install mlflow"
+    )
     logging_steps: int = key(5, "optimizer steps between two log lines", gt=0)
     eval_steps: int | None = key(None, "steps between validations; null: at each epoch's end", gt=0)
     validation_answers: int = key(

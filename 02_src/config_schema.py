@@ -97,6 +97,8 @@ def describe_type(entry: dict[str, Any]) -> str:
         return ", or ".join([first, *("a list" if "list" in other else other for other in others)])
     if "enum" in entry:
         return ", ".join(f"`{value}`" for value in entry["enum"])
+    if "const" in entry:
+        return f"`{entry['const']}`"
     if entry["type"] == "array":
         return f"list of {describe_type(entry['items'])}s"
     if entry["type"] == "object":

@@ -4,8 +4,9 @@ import quick_bitsandbytes  # noqa: F401  # isort: skip  (before peft and trl)
 from datasets import Dataset, disable_progress_bars
 from trl import DPOConfig
 
-from config import REPOSITORY, Config, log_folder, resolve_path
+from config import REPOSITORY, Config, log_folder, resolve_path, run_name
 from errors import UserError
+from experiment_tracker import choose_tracker
 from hardware import Device
 from memory.guard import MemoryCallback
 from memory.plan import Plan
@@ -151,7 +152,8 @@ def build_arguments(config: Config, device: Device, validates: bool, best: str |
         dataloader_pin_memory=device.kind == "cuda",
         seed=config.seed,
         disable_tqdm=True,
-        report_to="none",
+        report_to=choose_tracker(config),
+        run_name=run_name(config),
         **select_loss(config),
     )
 

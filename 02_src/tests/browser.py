@@ -121,6 +121,16 @@ def open_browser(scratch: Path) -> Iterator[Page]:
         yield Page(tabs[0]["webSocketDebuggerUrl"])
 
 
+def register_kernel(scratch: Path) -> dict[str, str]:
+    """A kernel of this very interpreter for serve_jupyterlab; the notebook's kernelspec."""
+    folder = scratch / "data" / "kernels" / "this-python"
+    folder.mkdir(parents=True)
+    command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    spec = {"argv": command, "display_name": "this python", "language": "python"}
+    (folder / "kernel.json").write_text(json.dumps(spec), encoding="utf-8")
+    return {"name": folder.name, "display_name": spec["display_name"]}
+
+
 @contextmanager
 def serve_jupyterlab(folder: Path, scratch: Path, environment: dict) -> Iterator[str]:
     """A JupyterLab server on loopback with TOKEN; yields its address."""

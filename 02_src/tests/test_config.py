@@ -113,6 +113,7 @@ BOUNDS = (
 )
 CHOICES = (
     ("device", ["auto", "cpu", "cuda", "mps"]),
+    ("report_to", [None, "mlflow"]),
     ("attn_implementation", ["sdpa", "eager"]),
     ("lr_scheduler_type", ["linear", "cosine", "constant", "constant_with_warmup"]),
     ("optim", ["adamw_torch", "adamw_torch_fused", "paged_adamw_8bit", "sgd"]),

@@ -8,12 +8,19 @@ written into the folder that DPO_SCREENSHOTS names, where it is set.
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import nbformat
 import pytest
-from browser import TOKEN, Page, find_missing, open_browser, serve_jupyterlab, wait_for
+from browser import (
+    TOKEN,
+    Page,
+    find_missing,
+    open_browser,
+    register_kernel,
+    serve_jupyterlab,
+    wait_for,
+)
 from small_run import SENSES, UNSEEN, make_row, write_rows
 
 from config import REPOSITORY, log_folder
@@ -87,14 +94,10 @@ def config(tiny_config, tmp_path):
 
 
 @pytest.fixture
-def lab(config, tmp_path, monkeypatch):
+def lab(config, tmp_path):
     """The notebook, without outputs, open in JupyterLab; no cell has run."""
     if missing := find_missing():
         pytest.skip(f"not run: install {', '.join(missing)}")
-    sys.path.insert(0, str(REPOSITORY / "03_scripts"))
-    from run_notebook import register_kernel
-
-    monkeypatch.setenv("JUPYTER_PATH", "")  # put back after register_kernel has set it
     folder, scratch = tmp_path / "opened", tmp_path / "scratch"
     folder.mkdir()
     scratch.mkdir()
@@ -103,8 +106,7 @@ def lab(config, tmp_path, monkeypatch):
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-    kernel = register_kernel(tmp_path / "kernel")
-    notebook.metadata["kernelspec"] = {"name": kernel, "display_name": "this python"}
+    notebook.metadata["kernelspec"] = register_kernel(scratch)
     nbformat.write(notebook, folder / "walk.ipynb")
     keys = tmp_path / "keys.json"
     keys.write_text(json.dumps(config.model_dump()), encoding="utf-8")
