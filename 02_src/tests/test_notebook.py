@@ -99,7 +99,7 @@ def test_it_runs_from_nothing_and_again_on_the_finished_run(
     config |= {"output_dir": str(tmp_path / "run"), "max_steps": 2, "save_steps": 2}
     config |= {"merged_dir": str(tmp_path / "merged"), "logging_dir": str(tmp_path / "logs")}
     config |= {"logging_steps": 1, "merge_samples": 4, "max_train_samples": 8}
-    config |= {"per_device_train_batch_size": 4}
+    config |= {"per_device_train_batch_size": 4, "max_new_tokens": 8}
     file = tmp_path / "notebook.json"
     file.write_text(json.dumps(config), encoding="utf-8")
     monkeypatch.setenv("DPO_CONFIG", str(file))
