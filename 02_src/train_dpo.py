@@ -29,6 +29,7 @@ from config import (
     show_path,
 )
 from errors import UserError
+from experiment_tracker import choose_tracker
 from hardware import find_device
 from preferences import load_preferences
 from run_lock import hold_run
@@ -195,6 +196,7 @@ def main() -> int:
 
 def prepare_and_train(arguments: argparse.Namespace, config: Config, data) -> int:
     """Device, plan, policy, trainer, run; the exit code."""
+    choose_tracker(config)  # a missing package is said before anything is loaded
     device = find_device(config)
     config = split_batch(config, processes.count())
     processes.join(device.kind)
