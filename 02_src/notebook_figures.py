@@ -110,9 +110,15 @@ def draw_outcomes(axes, position: int, figures: dict, named: bool) -> None:
         start += share
     right = figures["grounding"]
     if right["n"]:
+        from matplotlib.patheffects import withStroke
+
         label = "95 % interval of right" if named else None
         ends = [right["low"], right["high"]]
-        axes.plot(ends, [position, position], color="black", linewidth=2, label=label)
+        outline = [withStroke(linewidth=4, foreground="white")]  # seen on bars and dark pages
+        axes.plot(
+            ends, [position, position], color="black", linewidth=2, label=label,
+            path_effects=outline,
+        )  # fmt: skip
 
 
 def view_comparison(runs: Sequence[Run], losses: Sequence[Sequence[str]], beta: float) -> Html:

@@ -1,8 +1,8 @@
 """What the notebook shows of a run: prediction and outcome, evaluation, merge, a second run."""
 
+import itertools
 import statistics
 from collections.abc import Sequence
-from itertools import pairwise
 
 import pandas as pd
 
@@ -14,7 +14,7 @@ from evaluation.views import (
     list_all_figures,
     sample_answers,
 )
-from grounding import CONFUSED, GROUNDED
+from grounding import CONFUSED, GROUNDED, INVENTED
 from hardware import GIB
 from notebook_views import GREEN, GREY, RED, Html, build_table, count_steps
 from run_log import read_metrics, select_series
@@ -38,7 +38,7 @@ FIRST_AND_LAST = {
     "logps/rejected": "log p rejected, nats",
 }
 NOTHING_ASKED = "No test row lists accepted answers: nothing was asked, pairs were only ranked."
-OUTCOME_COLOURS = {GROUNDED: GREEN, CONFUSED: RED}
+OUTCOME_COLOURS = {GROUNDED: GREEN, CONFUSED: RED, INVENTED: RED}
 
 
 def view_outcome(planned, run: Run, pairs: int, device_kind: str) -> Html:
@@ -73,7 +73,7 @@ def measure_step(records: Sequence[dict]) -> float | None:
     marks = [(r["step"], r["seconds"], "loss" in r) for r in records if "seconds" in r]
     found = [
         (b[1] - a[1]) / (b[0] - a[0])
-        for a, b in pairwise(marks)
+        for a, b in itertools.pairwise(marks)
         if a[2] and b[2] and b[0] > a[0] and b[1] > a[1]
     ]
     return statistics.median(found) if found else None
@@ -127,7 +127,13 @@ def view_report(report: dict) -> Html:
     """The held-out shares as a table, and the report's own first sentences."""
     frame = view_shares([report]).reset_index()
     frame["split"] = [label_split(name) for name in frame["split"]]
-    rows = [row for row in frame.to_dict("records") if set(list(row.values())[2:]) != {"-"}]
+    lines, models = frame.to_dict("records"), list(report["models"])
+    rows = []  # a line for each figure: with a column for each, the table is wider than a page
+    for split, name in itertools.product(dict.fromkeys(frame["split"]), frame.columns[2:]):
+        found = {line["model"]: line[name] for line in lines if line["split"] == split}
+        shown = {model: found.get(model, "-") for model in models}
+        if set(shown.values()) != {"-"}:
+            rows.append({"split": split, "figure": name, **shown})
     return build_table(rows, report["verdict"][0])
 
 

@@ -7,10 +7,11 @@ A stop is a UserError, which a notebook shows as one line and which ends "run al
 """
 
 import json
+import shutil
 from pathlib import Path
 
 from checkpoints import Run, clear_output, list_checkpoints, read_finished_run
-from config import Config, load_config, log_folder, resolve_path, show_path
+from config import Config, load_config, log_folder, merged_folder, resolve_path, show_path
 from errors import UserError
 from evaluate_dpo import evaluate
 from evaluation.report import REPORT_FILE, read_evaluation
@@ -26,6 +27,7 @@ def start_again(config: Config, wanted: bool) -> None:
     if wanted and (resolve_path(config.output_dir).exists() or log_folder(config).exists()):
         print(f"RETRAIN: deleting {show_path(config.output_dir)} and its logs")
         clear_output(config)
+        shutil.rmtree(merged_folder(config), ignore_errors=True)
 
 
 def train_or_show(trainer, config: Config) -> Run:

@@ -11,6 +11,7 @@ from grounding import GROUNDED, judge_answer
 from hardware import GIB
 from preferences import Pair
 from statistics_of_runs import share_of
+from utils.text import contains_phrase
 
 GREY, GREEN, RED, AMBER = "#808080", "#2e9d6a", "#d1584d", "#b8860b"
 CELL = "text-align:left;vertical-align:top;padding:2px 10px 2px 0"
@@ -135,15 +136,21 @@ def view_answers(pairs: Sequence[Pair], answers: Sequence[str]) -> Html:
     return build_table(rows, f"Right: {share_of(right)}.", colours)
 
 
-def view_questions(questions: Sequence[str], **answers: Sequence[str]) -> Html:
-    """Free questions with one column of answers per model, the trained one last."""
+def view_questions(questions: Sequence[str], expected: str, **answers: Sequence[str]) -> Html:
+    """Free questions with one column of answers per model, the trained one last.
+
+    Args:
+        expected: the words that a right answer holds.
+        answers: model -> one answer per question.
+    """
     rows = [
         {"question": question, **{name: given[i] for name, given in answers.items()}}
         for i, question in enumerate(questions)
     ]
-    before, *_, after = answers.values()
-    changed = sum(a != b for a, b in zip(before, after, strict=True))
-    return build_table(rows, f"{changed} of {len(rows)} are answered otherwise than before.")
+    said = {name: [contains_phrase(expected, a) for a in given] for name, given in answers.items()}
+    counts = ", ".join(f"{name} {sum(right)} of {len(right)}" for name, right in said.items())
+    colours = [GREEN if right else RED for right in list(said.values())[-1]]
+    return build_table(rows, f"Says {expected}: {counts}.", colours)
 
 
 def view_loading(model, before: float, after: float) -> Html:

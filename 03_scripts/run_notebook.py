@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import sys
 import tempfile
 import time
@@ -142,12 +143,14 @@ def hide_paths(value):
 def delete_runs() -> None:
     """Delete the config's run and its variant, so that the notebook trains again."""
     from checkpoints import clear_output
-    from config import load_config, resolve_path
+    from config import load_config, merged_folder, resolve_path
 
     config = load_config(os.environ.get("DPO_CONFIG", "00_configs/quickstart.json"))
     output = resolve_path(config.output_dir)
     for folder in (output, output.with_name(f"{output.name}_sigmoid")):
-        clear_output(config.model_copy(update={"output_dir": str(folder)}))
+        run = config.model_copy(update={"output_dir": str(folder)})
+        clear_output(run)
+        shutil.rmtree(merged_folder(run), ignore_errors=True)
 
 
 def parse_arguments() -> argparse.Namespace:

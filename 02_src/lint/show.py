@@ -15,6 +15,7 @@ from lint.report import Finding, LintReport
 STYLES = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 BINS = 60
 DPI = 120
+INK = "#808080"  # reads on light and on dark pages
 
 
 def print_report(report: LintReport, console: Console) -> None:
@@ -58,7 +59,7 @@ def plot_lengths(report: LintReport, file: Path) -> None:
     figure = Figure(figsize=(11, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.hist(chosen - rejected, bins=cut_bins(chosen - rejected), color="tab:purple")
-    left.axvline(0, color="black", linewidth=1)
+    left.axvline(0, color=INK, linewidth=1)
     left.set(xlabel="chosen minus rejected, characters", ylabel="pairs")
     share = report.statistics["share_chosen_longer"]
     left.set_title(f"chosen longer in {share:.0%}, d = {report.statistics['cohens_d']:.2f}")
@@ -70,7 +71,13 @@ def plot_lengths(report: LintReport, file: Path) -> None:
         right.hist(values, bins=edges, alpha=0.6, label=label, color=color)
     right.set(xlabel="answer length, characters", ylabel="pairs")
     right.set_title(f"ratio of means {report.statistics['length_ratio']:.2f}")
-    right.legend()
+    right.legend(framealpha=0, labelcolor=INK)
+    for axes in (left, right):
+        axes.title.set_color(INK)
+        axes.tick_params(colors=INK)
+        axes.spines[:].set_color(INK)
+        axes.xaxis.label.set_color(INK)
+        axes.yaxis.label.set_color(INK)
     save_figure(figure, file)
 
 
@@ -85,5 +92,5 @@ def save_figure(figure, file: Path) -> None:
     """Save as PNG through a temporary sibling, so that no half-written picture remains."""
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.tmp")
-    figure.savefig(temporary, format="png", dpi=DPI)
+    figure.savefig(temporary, format="png", dpi=DPI, transparent=True)
     os.replace(temporary, file)
