@@ -23,7 +23,6 @@ from memory.speed import Rates, measure_rates
 from memory.table import format_plan
 from qlora import choose_precision
 
-ID_COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
 DOUBT = 1.1  # refuse only what exceeds the budget by more than the plan may be wrong
 SMALL_CARD = 4 * GIB  # below, cuBLAS gets the workspace it has on older cards, 8 MiB each
 LAST_HINT = "close other programs, or use a smaller max_seq_length or model_name"
@@ -182,9 +181,11 @@ def verify_plan(trainer, plan: Plan) -> None:
     """
     if trainer.accelerator.device.type != "cuda" or processes.shards_base():
         return
-    rows = trainer.train_dataset
-    order = sorted(range(len(rows)), key=lambda i: -sum(len(rows[i][k]) for k in ID_COLUMNS))
-    batch = trainer.collate([rows[i] for i in order[: plan.batch]])
+    from fast.columns import measure_pairs  # pyarrow and datasets; gpu_check needs neither
+
+    rows, lengths = trainer.train_dataset, measure_pairs(trainer.train_dataset)
+    longest = sorted(range(len(rows)), key=lambda i: -lengths[i])[: plan.batch]
+    batch = trainer.collate([rows[i] for i in longest])
     torch.cuda.reset_peak_memory_stats()
     with torch.random.fork_rng(devices=[trainer.accelerator.device]):
         trainer.model.train()

@@ -18,7 +18,9 @@ sequences share would share its mask; then only the two sequences of one pair ar
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
+import numpy as np
 import torch
 
 from fast.rows import WIDTH_STEP, choose_rows, round_to_bucket
@@ -45,25 +47,26 @@ class PairIds:
 
 
 def count_common(a: Sequence[int], b: Sequence[int]) -> int:
-    """Tokens that two sequences begin with in common."""
-    for place, (left, right) in enumerate(zip(a, b, strict=False)):
-        if left != right:
-            return place
-    return min(len(a), len(b))
+    """Tokens that two sequences begin with in common; by bisection, since slices compare fast."""
+    known, most = 0, min(len(a), len(b))
+    while known < most:
+        middle = (known + most + 1) // 2
+        if a[known:middle] == b[known:middle]:
+            known = middle
+        else:
+            most = middle - 1
+    return known
 
 
 def count_shared(pairs: Sequence[PairIds], share: bool) -> list[list[int]]:
     """[B][B] prompt tokens each two pairs begin with in common; 0 where they may not share."""
     order = sorted(range(len(pairs)), key=lambda i: pairs[i].prompt)
     prompts = [pairs[i].prompt for i in order]
-    steps = [count_common(a, b) for a, b in zip(prompts, prompts[1:], strict=False)]
-    shared = [[0] * len(pairs) for _ in pairs]
-    for at, i in enumerate(order if share else []):
-        common = len(pairs[i].prompt)
-        for step, j in zip(steps[at:], order[at + 1 :], strict=True):
-            common = min(common, step)
-            shared[i][j] = shared[j][i] = common
-    return shared
+    steps = np.array([count_common(a, b) for a, b in zip(prompts, prompts[1:], strict=False)])
+    shared = np.zeros((len(pairs), len(pairs)), dtype=np.int64)
+    for at, i in enumerate(order[:-1] if share else []):
+        shared[i, order[at + 1 :]] = np.minimum.accumulate(steps[at:])
+    return np.maximum(shared, shared.T).tolist()
 
 
 def pack_pairs(
@@ -95,7 +98,7 @@ def pack_pairs(
     if not few_shapes:
         width = round_to_bucket(max(len(tree.ids) for tree in trees), WIDTH_STEP)
     grids = {
-        name: torch.tensor([fill_up(getattr(tree, name), width, fill) for tree in trees])
+        name: fill_grid([getattr(tree, name) for tree in trees], width, fill)
         for name, fill in (("ids", pad_id), ("positions", 0), ("ends", 0))
     }
     lists = {
@@ -107,9 +110,12 @@ def pack_pairs(
     return {f"packed_{name}": tensor for name, tensor in packed.items()}
 
 
-def fill_up(values: list[int], width: int, fill: int) -> list[int]:
-    """`values` padded at the end."""
-    return values + [fill] * (width - len(values))
+def fill_grid(rows: Sequence[list[int]], width: int, fill: int) -> torch.Tensor:
+    """[R, width] int64: the rows, each with `fill` behind it."""
+    used = np.arange(width) < np.array([len(row) for row in rows])[:, None]
+    grid = np.full(used.shape, fill, dtype=np.int64)
+    grid[used] = np.fromiter(chain.from_iterable(rows), dtype=np.int64)
+    return torch.from_numpy(grid)
 
 
 class RowTree:

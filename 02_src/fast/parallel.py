@@ -19,10 +19,10 @@ from torch.utils.data import DataLoader, SequentialSampler
 from trl import DPOTrainer
 
 import processes
-from fast.gradients import average_gradients, spread_weights
+from fast import gradients
+from fast.columns import measure_pairs
 from fast.shares import StepBatches, share_loader
 
-ID_COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
 # What TRL takes the mean of each metric over; the others: pairs.
 MEAN_OVER = {
     "entropy": "tokens",
@@ -65,9 +65,7 @@ class ParallelTrainer(DPOTrainer):
         self, loader: DataLoader, order: Any, batch: int, steps: int, balanced: bool = True
     ) -> DataLoader:
         """This process's part of a loader."""
-        rows = loader.dataset
-        lengths = [sum(map(len, ids)) for ids in zip(*(rows[n] for n in ID_COLUMNS), strict=True)]
-        who = processes.rank(), processes.count()
+        lengths, who = measure_pairs(loader.dataset), (processes.rank(), processes.count())
         return share_loader(loader, StepBatches(order, lengths, batch, steps, *who, balanced))
 
     def get_batch_samples(self, *arguments: Any) -> tuple[list, Any]:
@@ -142,7 +140,7 @@ class ParallelTrainer(DPOTrainer):
     def train(self, *arguments: Any, **options: Any) -> Any:
         """Trainer's; accelerate gets a model that it has prepared already, and leaves it alone."""
         if processes.count() > 1:
-            spread_weights(self.list_trainable())
+            gradients.spread_weights(self.list_trainable())
             if self.is_fsdp_enabled:
                 # It would round log-probs to 16 bit. The base has its dtype, autocast the rest.
                 self.accelerator.state.fsdp_plugin.mixed_precision_policy = None
@@ -151,14 +149,22 @@ class ParallelTrainer(DPOTrainer):
         return super().train(*arguments, **options)
 
     def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
-        """Average the gradients over the processes, then clip."""
+        """Average the gradients over the processes, then clip; the norm before clipping.
+
+        Where training parameters are known, others are not looked at.
+        """
         self.average_gradients()
-        return super()._clip_grad_norm(model)
+        if not self._trainable:
+            return super()._clip_grad_norm(model)
+        flat = gradients.find_flat_gradient(self._trainable)
+        if flat is not None and not self.args.fp16:  # the scaler unscales each
+            return gradients.clip_flat(flat, self.args.max_grad_norm)
+        return self.accelerator.clip_grad_norm_(self._trainable, self.args.max_grad_norm)
 
     def average_gradients(self) -> None:
         """The mean gradient of all processes; once per optimizer step."""
         if processes.count() > 1:
-            average_gradients(self._trainable or self.list_trainable())
+            gradients.average_gradients(self._trainable or self.list_trainable())
 
     # Checkpoints: a sharded base (FSDP) is not saved, and the adapter is whole in each process
 

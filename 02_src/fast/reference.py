@@ -3,14 +3,15 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 import xxhash
+from datasets import Dataset
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from fast.columns import read_ids
 from safe_files import sync_file
 
 Logps = tuple[torch.Tensor, torch.Tensor]
@@ -39,13 +40,13 @@ def to_bytes(tensor: torch.Tensor) -> memoryview:
     return memoryview(tensor.detach().cpu().contiguous().view(torch.uint8).flatten().numpy())
 
 
-def reference_key(weights: str, rows: Iterable[dict], settings: dict) -> str:
+def reference_key(weights: str, rows: Dataset, settings: dict) -> str:
     """Cache key of a data set's reference log-probs: weights, token ids and number formats."""
     digest = hashlib.sha256(weights.encode())
     digest.update(json.dumps(settings, sort_keys=True).encode())
-    for row in rows:
-        ids = [row["prompt_ids"], row["chosen_ids"], row["rejected_ids"]]
-        digest.update(json.dumps(ids).encode())
+    for lengths, ids in read_ids(rows):
+        digest.update(lengths.tobytes())
+        digest.update(ids.tobytes())
     return digest.hexdigest()[:32]
 
 

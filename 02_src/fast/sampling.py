@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Sampler
 
 import processes
-from fast.parallel import ID_COLUMNS
+from fast.columns import measure_pairs
 
 LONG_PAIR = 400  # tokens of a usual pair from which batches are grouped
 BATCHES_SORTED = 8  # pairs of so many batches are sorted together, the rest stays to chance
@@ -51,7 +51,7 @@ def group_long_pairs(trainer) -> LikeLengths | None:
     rows, batch = trainer.train_dataset, trainer.args.train_batch_size
     if processes.count() > 1:  # the pairs of a step are dealt to all of them by tokens
         batch *= trainer.args.gradient_accumulation_steps * processes.count()
-    lengths = [sum(map(len, ids)) for ids in zip(*(rows[n] for n in ID_COLUMNS), strict=True)]
+    lengths = measure_pairs(rows)
     short = sum(lengths) < LONG_PAIR * len(lengths)
     if short or len(lengths) < 2 * batch or trainer.fast_obstacle is not None:
         return None

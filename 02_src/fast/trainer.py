@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 import processes
 from fast.attention import undo_dense_attention, use_dense_attention
 from fast.collator import PackedPreferenceCollator
+from fast.columns import REFERENCE_COLUMNS, measure_pairs
 from fast.forward import find_obstacle, install_packed_forward
 from fast.fused_layers import fuse_layers, undo_fusion
 from fast.host_work import (
@@ -25,7 +26,7 @@ from fast.host_work import (
     without_weight_hash,
 )
 from fast.lora_linear import fuse_lora_layers
-from fast.parallel import ID_COLUMNS, ParallelTrainer
+from fast.parallel import ParallelTrainer
 from fast.reference import (
     fingerprint_weights,
     read_cached_logps,
@@ -39,7 +40,6 @@ from fast.sampling import group_long_pairs
 # Mean difference per token above which packed rows are not trusted; bf16 noise is about 0.01.
 TRUSTED_DIFFERENCE = {torch.float32: 1e-3}
 TRUSTED_DIFFERENCE_16BIT = 0.1
-REFERENCE_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
 
 
 class PreferenceTrainer(ParallelTrainer):
@@ -109,7 +109,7 @@ class PreferenceTrainer(ParallelTrainer):
 
         Several processes take turns with the batches.
         """
-        lengths = [sum(len(row[name]) for name in ID_COLUMNS) for row in dataset]
+        lengths = measure_pairs(dataset)
         logps = torch.zeros(2, len(dataset))
         hidden = self.model.config.get_text_config().hidden_size
         tokens = count_reference_tokens(hidden, self.accelerator.device.type)
@@ -221,13 +221,6 @@ class PreferenceTrainer(ParallelTrainer):
         self._model_size = self.model.num_parameters(exclude_embeddings=True)
         with light_host_work(self.model, self.accelerator.device.type == "cuda"):
             return super().train(*arguments, **options)
-
-    def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
-        """Clip to max_grad_norm; the norm before clipping. Looks at trainable parameters only."""
-        if not self._trainable:
-            return super()._clip_grad_norm(model)
-        self.average_gradients()
-        return self.accelerator.clip_grad_norm_(self._trainable, self.args.max_grad_norm)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Trainer's estimate, 6 per parameter and token; the parameters are counted once."""

@@ -1,12 +1,14 @@
 """Which micro-steps a run will have, from its pairs' lengths: the worst and the usual one."""
 
+import functools
 import random
 from collections.abc import Sequence
 
 from fast.rows import choose_rows, round_to_bucket
 from memory.activations import MicroStep
 
-TRIED = 40  # random batches looked at; the worst one is built from the longest pairs
+PAIRS_TRIED = 400  # in random batches, for the usual one; the worst is built from the longest
+FEWEST, MOST = 9, 41  # of these batches
 
 
 def shape_batch(lengths: Sequence[tuple[int, int]], few_shapes: bool) -> MicroStep:
@@ -26,17 +28,20 @@ def pad_batch(lengths: Sequence[tuple[int, int]]) -> MicroStep:
     return MicroStep(2 * len(lengths), longest, count)
 
 
-def find_worst(lengths: Sequence[tuple[int, int]], pairs: int, few_shapes: bool) -> MicroStep:
+@functools.lru_cache  # plans differ in much else
+def find_worst(lengths: tuple[tuple[int, int], ...], pairs: int, few_shapes: bool) -> MicroStep:
     """The largest micro-step of `pairs` pairs: the longest ones together."""
     longest = sorted(lengths, reverse=True)[:pairs]
     return shape_batch(longest, few_shapes)
 
 
-def find_usual(lengths: Sequence[tuple[int, int]], pairs: int, few_shapes: bool) -> MicroStep:
+@functools.lru_cache
+def find_usual(lengths: tuple[tuple[int, int], ...], pairs: int, few_shapes: bool) -> MicroStep:
     """The middle one of random micro-steps, by tokens."""
     draw = random.Random(0)
+    tries = min(MOST, max(FEWEST, PAIRS_TRIED // pairs))
     steps = [
-        shape_batch(draw.sample(list(lengths), min(pairs, len(lengths))), few_shapes)
-        for _ in range(TRIED)
+        shape_batch(draw.sample(lengths, min(pairs, len(lengths))), few_shapes)
+        for _ in range(tries)
     ]
-    return sorted(steps, key=lambda step: step.tokens)[TRIED // 2]
+    return sorted(steps, key=lambda step: step.tokens)[tries // 2]

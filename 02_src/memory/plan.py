@@ -120,7 +120,7 @@ def plan_memory(
     parts = {**fixed, **trained, "workspace": workspace, **moving}
     resident = sum(fixed.values()) + trained["adapter"] + workspace
     stages = size_stages(config, shape, lengths, how, resident, trained, device.kind)
-    usual = find_usual(lengths, batch, graphs)
+    usual = find_usual(tuple(lengths), batch, graphs)
     return Plan(
         batch=batch,
         accumulation=steps,
@@ -174,7 +174,7 @@ def size_worst(
     """The largest micro-step and the bytes at its peak beyond weights and optimizer."""
     batch = config.per_device_train_batch_size
     if is_fast(config):
-        worst = find_worst(lengths, batch, graphs)
+        worst = find_worst(tuple(lengths), batch, graphs)
         return worst, measure_training(shape, worst, how)
     worst = pad_batch(sorted(lengths, reverse=True)[:batch])
     return worst, measure_stock(shape, worst, how)

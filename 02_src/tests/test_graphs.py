@@ -7,6 +7,7 @@ import torch
 from test_fast import make_rows, make_trainer
 
 from fast.forward import score_packed
+from fast.gradients import find_flat_gradient
 from fast.graphs import GraphedScorer
 from fast.rows import round_to_bucket
 
@@ -116,6 +117,25 @@ def test_graphs_see_an_optimizer_step(tmp_path, tokenizer):
                 if parameter.requires_grad:
                     parameter.sub_(0.1 * parameter.grad)
     assert_same(accumulate(graphed, batches), accumulate(eager, batches))
+
+
+def test_the_flat_gradient_is_clipped_as_torch_clips_each(tmp_path, tokenizer):
+    rows = make_rows(6)
+    eager, graphed = (make_trainer(tmp_path, "llama", True, tokenizer, rows) for _ in range(2))
+    use_graphs(graphed, FakeRecorder())
+    norms, clipped = [], []
+    for trainer in (eager, graphed):
+        trainer._trainable = trainer.list_trainable()
+        for most in (1e-3, 1e6):
+            trainer.args.max_grad_norm = most
+            accumulate(trainer, [[0, 1, 2], [2, 0, 1]])
+            norms.append(trainer._clip_grad_norm(trainer.model).item())
+            clipped.append([p.grad.clone() for p in trainer._trainable])
+    assert find_flat_gradient(graphed._trainable) is not None
+    assert find_flat_gradient(eager._trainable) is None
+    assert norms[2:] == pytest.approx(norms[:2], rel=1e-5)
+    for found, expected in zip(clipped[2] + clipped[3], clipped[0] + clipped[1], strict=True):
+        assert (found - expected).norm() <= 1e-5 * expected.norm()
 
 
 def test_a_failed_capture_falls_back_to_eager_and_is_said_once(tmp_path, tokenizer, capsys):

@@ -4,8 +4,13 @@ import random
 
 import pytest
 import torch
+from datasets import Dataset
+from trl.trainer.dpo_trainer import DataCollatorForPreference
 
+from fast.collator import PackedPreferenceCollator
+from fast.columns import ID_COLUMNS, measure_pairs
 from fast.layout import PairIds, build_attention_mask, pack_pairs
+from fast.reference import reference_key
 from fast.rows import WIDTH_STEP, choose_rows, choose_width, fill_rows
 
 
@@ -39,6 +44,35 @@ def test_layout_is_the_tree_of_all_sequences():
         [1, 0, 0, 1, 1, 1, 0],
         [1, 0, 0, 1, 1, 1, 1],
     ]
+
+
+@pytest.mark.parametrize("max_length", [None, 9])
+def test_the_padded_tensors_are_those_of_trls_collator(max_length):
+    draw = random.Random(1)
+    rows = [
+        {name: [draw.randrange(1, 9) for _ in range(draw.randrange(1, 8))] for name in ID_COLUMNS}
+        for _ in range(7)
+    ]
+    for number, row in enumerate(rows):
+        row |= {"ref_chosen_logps": -float(number), "ref_rejected_logps": number / 3}
+    expected = DataCollatorForPreference(pad_token_id=0, max_length=max_length)(rows)
+    found = PackedPreferenceCollator(pad_token_id=0, max_length=max_length)(rows)
+    assert "packed_ids" in found
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor), name
+        assert found[name].dtype == tensor.dtype
+
+
+def test_pairs_are_measured_and_keyed_without_lists():
+    rows = [{name: [3] * (k + i) for k, name in enumerate(ID_COLUMNS)} for i in range(5)]
+    data = Dataset.from_list(rows)
+    assert measure_pairs(data) == [3 + 3 * i for i in range(5)]
+    picked = data.select([4, 0, 2])
+    assert measure_pairs(picked) == [15, 3, 9]
+    keys = {reference_key("w", part, {}) for part in (data, picked, data.select([0, 4, 2]))}
+    assert len(keys) == 3
+    same = Dataset.from_list([rows[4], rows[0], rows[2]])
+    assert reference_key("w", picked, {}) == reference_key("w", same, {})
 
 
 def test_with_dropout_pairs_share_nothing():
