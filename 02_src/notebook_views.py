@@ -17,6 +17,7 @@ GREY, GREEN, RED, AMBER = "#808080", "#2e9d6a", "#d1584d", "#b8860b"
 CELL = "text-align:left;vertical-align:top;padding:2px 10px 2px 0"
 QUICK_TESTS = {
     "seen": "01_data/dpo/mini/test_seen.jsonl",
+    "casual": "01_data/dpo/mini/test_casual.jsonl",
     "general_seen": "01_data/dpo/mini/test_general_seen.jsonl",
     "drift": "01_data/dpo/test_drift.jsonl",
 }

@@ -30,6 +30,7 @@ def describe_headline(name: str, splits: dict) -> str:
     parts = []
     for split, metric, text in (
         ("seen", "grounding", "grounds {} of trained abbreviations"),
+        ("casual", "grounding", "{} of them when asked as people type"),
         ("unseen", "invention", "invents for {} of the abbreviations it was never taught"),
         ("made_up", "invention", "invents for {} of made-up ones"),
         ("general_seen", "grounding", "keeps {} of the general senses it was shown"),

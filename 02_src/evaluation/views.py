@@ -29,6 +29,7 @@ METRIC_LABELS = {
 GENERAL = ("grounding", "forced_choice", "context_pair")
 HEADLINE = {
     "seen": ("grounding", "strict_grounding", "confusion", "forced_choice"),
+    "casual": ("grounding", "strict_grounding", "confusion"),
     "validation": ("grounding", "strict_grounding", "confusion"),
     "unseen": ("invention", "abstention", "grounding", "forced_choice"),
     "general_seen": GENERAL,
@@ -39,6 +40,7 @@ HEADLINE = {
 }
 SPLIT_LABELS = {
     "seen": "Trained abbreviations, new wordings",
+    "casual": "Trained abbreviations, asked as people type",
     "validation": "Validation",
     "unseen": "Abbreviations never taught",
     "general_seen": "General senses, taught",

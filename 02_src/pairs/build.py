@@ -17,6 +17,7 @@ from pairs.manifest import write_manifest
 from pairs.rows import Row, drop_repeats, write_records, write_rows
 from pairs.splits import Plan, find_held_out_names, find_mentioning, make_plan
 from pairs.test_rows import (
+    make_casual_tests,
     make_direct_tests,
     make_general_tests,
     make_locality_tests,
@@ -72,10 +73,12 @@ def make_files(
     taught_general = [e for e in plan.train if e.abbreviation in plan.general_taught]
     never_general = [e for e in plan.train if e.abbreviation not in plan.general_taught]
     general = make_general_tests(taught_general, plan.groups)
+    casual = make_casual_tests(plan.train, plan.groups)
     return {
         "train.jsonl": train,
         "validation.jsonl": validation,
         "test_seen.jsonl": seen,
+        "test_casual.jsonl": casual,
         "test_unseen.jsonl": make_direct_tests(plan.unseen, phrasings.TEST_DIRECT, plan.groups),
         "test_general_seen.jsonl": general,
         "test_general_unseen.jsonl": make_general_tests(never_general, plan.groups),
@@ -85,6 +88,7 @@ def make_files(
         "mini/train.jsonl": mini.pick_train(train, plan),
         "mini/validation.jsonl": mini.pick_validation(validation, plan),
         "mini/test_seen.jsonl": mini.pick_test_seen(seen, plan),
+        "mini/test_casual.jsonl": [row for row in casual if row.abbreviation in plan.mini],
         "mini/test_general_seen.jsonl": mini.pick_test_general(general, plan),
     }
 

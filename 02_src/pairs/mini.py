@@ -66,9 +66,11 @@ def pick_validation(rows: list[Row], plan: Plan) -> list[Row]:
 
 
 def pick_test_seen(rows: list[Row], plan: Plan) -> list[Row]:
-    """Every mini abbreviation in P10, then in P11."""
+    """Every mini abbreviation in one wording, the wordings in turns; then in the other one."""
     wanted = [row for row in rows if row.abbreviation in plan.mini]
-    return [row for row in wanted if row.phrasing in TEST_PHRASINGS]
+    first, second = ([row for row in wanted if row.phrasing == p] for p in TEST_PHRASINGS)
+    turns = [pair[:: (-1) ** number] for number, pair in enumerate(zip(first, second, strict=True))]
+    return [row for half in zip(*turns, strict=True) for row in half]
 
 
 def pick_test_general(rows: list[Row], plan: Plan) -> list[Row]:

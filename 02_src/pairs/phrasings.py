@@ -1,8 +1,9 @@
 """Every way a question is put. Training, validation and tests never share one.
 
-Letters name the kind, numbers the wording: P direct, S domain set by the system prompt, C context
-sentence, R rewrite, D definition, B definition to abbreviation, G general context, A ambiguous,
-L locality. P1-P8 train, P9 validates, P10-P12 test; the other test wordings are in TEST_ONLY.
+Letters name the kind, numbers the wording: P direct, Q direct but as people type, S domain set by
+the system prompt, C context sentence, R rewrite, D definition, B definition to abbreviation, G
+general context, A ambiguous, L locality. P1-P8 train, P9 validates, P10-P12 test; the other test
+wordings are in TEST_ONLY.
 """
 
 from glossary import Entry, Sense
@@ -22,6 +23,16 @@ DIRECT = {
     "P10": "What do the letters {a} stand for {place}?",
     "P11": "Please write out {a} in full for {person}.",
     "P12": "Someone used {a} {place}. What is the term in full?",
+}
+CASUAL = {
+    "Q1": "{a} meaning oil gas",
+    "Q2": "My colleague {place} keeps saying {a}. What is that?",
+    "Q3": "Define {a} (petroleum engineering).",
+    "Q4": "Please explain the acronym {a} to a newcomer in {field}.",
+    "Q5": "whats {a}, I work in oil and gas",
+    "Q6": "Onshore or offshore, what is meant by {a}?",
+    "Q7": "Could you remind me what {a} is? It was in {document}.",
+    "Q8": "spell out {a}",
 }
 TRAIN_DIRECT = ("P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8")
 VALIDATION_DIRECT = "P9"
@@ -75,12 +86,12 @@ LOCALITY = {
     "L1": "What does {a} stand for in {domain}?",
     "L2": "What does {a} stand for in this text?",
 }
-TEST_ONLY = (*TEST_DIRECT, "C4", "G5", "G6", *LOCALITY)
+TEST_ONLY = (*TEST_DIRECT, *CASUAL, "C4", "G5", "G6", *LOCALITY)
 
 
 def ask_direct(phrasing: str, entry: Entry, category: str | None = None) -> Prompt:
     """A direct question; its words are those of the default sense's category."""
-    return Prompt(phrasing, fill(DIRECT[phrasing], entry, category))
+    return Prompt(phrasing, fill({**DIRECT, **CASUAL}[phrasing], entry, category))
 
 
 def ask_with_system(phrasing: str, entry: Entry) -> Prompt:

@@ -1,5 +1,6 @@
 """Validation and test pairs: wordings, sentences and abbreviations that training never shows."""
 
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -26,14 +27,20 @@ def make_direct_tests(
 ) -> list[Row]:
     """Direct questions, all abbreviations in the first wording, then all in the next."""
     entries = list(entries)
-    rows = []
-    for phrasing in wordings:
-        for entry in entries:
-            subject = Subject(entry, entry.default, groups[entry.abbreviation], False)
-            prompt = phrasings.ask_direct(phrasing, entry)
-            wrong = entry.competing[0]
-            rows.append(make_plain_row(subject, prompt, "direct", wrong, "competing_sense"))
-    return rows
+    return [make_direct_test(entry, p, groups) for p in wordings for entry in entries]
+
+
+def make_casual_tests(entries: Iterable[Entry], groups: dict[str, str]) -> list[Row]:
+    """Each abbreviation once as people type, the casual wordings in turns."""
+    wordings = itertools.cycle(phrasings.CASUAL)
+    return [make_direct_test(entry, next(wordings), groups) for entry in entries]
+
+
+def make_direct_test(entry: Entry, phrasing: str, groups: dict[str, str]) -> Row:
+    """One direct question about the default sense."""
+    subject = Subject(entry, entry.default, groups[entry.abbreviation], False)
+    prompt = phrasings.ask_direct(phrasing, entry)
+    return make_plain_row(subject, prompt, "direct", entry.competing[0], "competing_sense")
 
 
 def make_general_tests(entries: list[Entry], groups: dict[str, str]) -> list[Row]:

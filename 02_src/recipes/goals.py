@@ -39,6 +39,7 @@ GOALS = (
     Goal("perplexity_ratio", "perplexity / the base's", "drift", "perplexity_ratio", most=1.05),
 )  # fmt: skip
 MORE = (  # printed with the goals, judged by none of them
+    Goal("casual", "taught: right when asked as people type", "casual", "grounding"),
     Goal("polysemy_said", "sense fixed by the context: said", "polysemy", "grounding"),
     Goal("unseen_said", "real, never taught: right by luck", "unseen", "grounding"),
     Goal("locality", "acronyms next door: chosen", "locality", "forced_choice"),

@@ -11,7 +11,7 @@ from config import REPOSITORY
 from glossary import Entry, group_entries, load_glossary
 from grounding import ABSTAINED, judge_answer
 from pairs.build import build_dataset
-from pairs.phrasings import TEST_DIRECT, TEST_ONLY, TRAIN_DIRECT, VALIDATION_DIRECT
+from pairs.phrasings import CASUAL, TEST_DIRECT, TEST_ONLY, TRAIN_DIRECT, VALIDATION_DIRECT
 from utils.text import contains_phrase, normalise
 
 GLOSSARY = REPOSITORY / "01_data/glossary/oil_gas.jsonl"
@@ -164,6 +164,7 @@ def test_wordings_are_split(files: dict[str, Rows]) -> None:
     assert set(TRAIN_DIRECT) <= used["train"] and VALIDATION_DIRECT not in used["train"]
     assert used["validation"] == used["mini/validation"] == {VALIDATION_DIRECT}
     assert used["test_seen"] == used["test_unseen"] == set(TEST_DIRECT)
+    assert used["test_casual"] == used["mini/test_casual"] == set(CASUAL)
     for name in ("train", "mini/train", "validation"):
         assert not used[name] & set(TEST_ONLY), name
     first = files["test_seen"][: len({row["abbreviation"] for row in files["test_seen"]})]
@@ -194,12 +195,14 @@ def test_mini_is_small_and_well_known(files: dict[str, Rows]) -> None:
     assert {"ROP", "BHA", "BOP", "MWD", "ESP", "FPSO", "DP"} <= set(per_name)
     assert len(per_name) == 48 and {len(wordings) for wordings in per_name.values()} == {8}
     tests = files["mini/test_seen"]
-    assert [row["phrasing"] for row in tests] == ["P10"] * 48 + ["P11"] * 48
-    assert {row["abbreviation"] for row in tests} == set(per_name)
+    assert [row["phrasing"] for row in tests] == ["P10", "P11"] * 24 + ["P11", "P10"] * 24
+    for half in (tests[:48], tests[48:]):
+        assert {row["abbreviation"] for row in half} == set(per_name)
     assert not {row["phrasing"] for row in train} & {row["phrasing"] for row in tests}
     general = {r["abbreviation"] for r in train if r["kind"] == "general_context"}
     assert {row["abbreviation"] for row in files["mini/test_general_seen"]} == general
     assert len(files["mini/validation"]) == 24
+    assert {row["abbreviation"] for row in files["mini/test_casual"]} == set(per_name)
 
 
 def test_datasets_reads_the_files_together(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from config import REPOSITORY
 from grounding import judge_answer
 
 FOLDER = REPOSITORY / "01_data" / "lm_eval"
-SAID = ("seen", "unseen", "general_seen", "general_unseen", "polysemy", "made_up")
-CHOSEN = ("seen", "unseen", "general_seen", "general_unseen", "polysemy", "locality")
+SAID = ("seen", "casual", "unseen", "general_seen", "general_unseen", "polysemy", "made_up")
+CHOSEN = ("seen", "casual", "unseen", "general_seen", "general_unseen", "polysemy", "locality")
 ANSWERS = ("DP stands for Dynamic Positioning.", "Data Processing.", "I do not know DP.", "A fish.")
 DOC = {"accepted": ["Dynamic Positioning"], "competing": ["Data Processing"], "question": "DP?"}
 
