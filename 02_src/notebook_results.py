@@ -52,7 +52,7 @@ def view_outcome(planned, run: Run, pairs: int, device_kind: str) -> Html:
     rows = [
         compare("memory at the peak, GiB", expected, peak, ".2f"),
         compare("seconds a step, median", plan.step_seconds, step, ".2f"),
-        compare("minutes, validation not predicted", steps * plan.step_seconds / 60,
+        compare("minutes; measured with validation", steps * plan.step_seconds / 60,
                 run.seconds / 60, ".1f"),
     ]  # fmt: skip
     if peak is None or step is None:
@@ -184,9 +184,9 @@ def view_losses(report: dict) -> Html:
                          "adapter": view_share(adapter)})  # fmt: skip
     count = len(rows)
     rows += list_drift(report)
-    word = "share is" if count == 1 else "shares are"
+    worse = {0: "No share of answers is", 1: "1 share is"}.get(count, f"{count} shares are")
     verdict = [line for line in report["verdict"] if "perplexity" in line or "less likely" in line]
-    return build_table(rows, " ".join([f"{count} {word} worse than the base's.", *verdict]))
+    return build_table(rows, " ".join([f"{worse} worse than the base's.", *verdict]))
 
 
 def is_worse(base: float, adapter: float, better: str) -> bool:

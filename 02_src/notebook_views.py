@@ -92,7 +92,8 @@ def view_changes(config: Config) -> Html:
             why = REASONS.get((name, str(value))) or field.description
             rows.append({"key": name, "this run": value, "default": field.default, "why": why})
     kept = len(Config.model_fields) - len(rows)
-    return build_table(rows, f"{len(rows)} keys differ; the other {kept} are the defaults.")
+    loss = f"The loss is {' + '.join(config.losses)}, beta {config.dpo_beta:g}."
+    return build_table(rows, f"{len(rows)} keys differ; the other {kept} are the defaults. {loss}")
 
 
 def view_pair(pair: Pair, tokenizer) -> Html:
