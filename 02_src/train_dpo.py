@@ -10,6 +10,7 @@ DPO: Rafailov et al. 2023 (arXiv 2305.18290).
 """
 
 import argparse
+import gc
 import math
 import tempfile
 from pathlib import Path
@@ -202,6 +203,7 @@ def prepare_and_train(arguments: argparse.Namespace, config: Config, data) -> in
     processes.join(device.kind)
     from qlora import choose_precision, load_policy
 
+    gc.freeze()  # what the libraries made stays, and need not be looked at again
     mark("imports")
     for notice in (*list_notices(config), *data.notices, *choose_precision(config, device).notices):
         print(f"note: {notice}")
