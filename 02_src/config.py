@@ -69,6 +69,15 @@ def load_config(path: str | Path, overrides: list[str] | dict[str, Any] | None =
     return build_config({**values, **given}, show_path(file))
 
 
+def describe_syntax(error: json.JSONDecodeError) -> str:
+    """Python's words, or what a comma before a closing bracket is called."""
+    before, rest = error.doc[: error.pos].rstrip(), error.doc[error.pos :]
+    comma = before.endswith(",") or rest.startswith(",")  # Python 3.13 points at the comma
+    if comma and rest.lstrip(", \t\r\n")[:1] in ("}", "]"):
+        return "a comma before the closing bracket; remove it"
+    return error.msg
+
+
 def read_json_object(file: Path) -> dict[str, Any]:
     """The JSON object in `file`; UserError names the line of a syntax error."""
     if not file.is_file():
@@ -76,7 +85,8 @@ def read_json_object(file: Path) -> dict[str, Any]:
     try:
         values = json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=refuse_repeats)
     except json.JSONDecodeError as error:
-        raise UserError(f"{show_path(file)}:{error.lineno}: not valid JSON: {error.msg}") from None
+        text = describe_syntax(error)
+        raise UserError(f"{show_path(file)}:{error.lineno}: not valid JSON: {text}") from None
     except UnicodeDecodeError:
         raise UserError(f"{show_path(file)}: not UTF-8 text; save it as UTF-8") from None
     except (KeyError, ValueError, RecursionError) as error:

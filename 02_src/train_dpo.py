@@ -12,6 +12,7 @@ DPO: Rafailov et al. 2023 (arXiv 2305.18290).
 import argparse
 import gc
 import math
+import shlex
 import tempfile
 from pathlib import Path
 
@@ -227,7 +228,8 @@ def report(run: Run, arguments: argparse.Namespace) -> int:
     if arguments.profile_startup:
         print(format_profile())
     if not run.finished:
-        print(f"  python 02_src/train_dpo.py --config {arguments.config} --resume")
+        changed = "".join(f" --set {shlex.quote(text)}" for text in arguments.set)
+        print(f"  python 02_src/train_dpo.py --config {arguments.config}{changed} --resume")
         return 130
     print(f"trained {run.steps} steps in {run.seconds:.0f} s: {show_path(run.folder)}")
     return 0

@@ -105,6 +105,12 @@ def describe_drift(splits: dict) -> list[str]:
 def describe_doubts(splits: dict, report: dict) -> list[str]:
     """What the figures cannot show: small sets, missing base, missing splits."""
     lines = []
+    told = [figures.get(name) for figures in splits.values() for name in ("grounding", "invention")]
+    if splits and not any(share and share["n"] for share in told):
+        lines.append(
+            "Nothing was asked freely, since no test row lists the expansions that count as right: "
+            'add them, as in "accepted": ["Dynamic Positioning"].'
+        )
     small = [f"{name} ({s['n']})" for name, s in splits.items() if 0 < s["n"] < SMALLEST_SET]
     if small:
         lines.append(f"Small sets, wide intervals: {', '.join(small)}.")

@@ -184,6 +184,7 @@ def test_verdict_of_pairs_without_senses_is_about_ranking():
     record = {k: v for k, v in make_record("A1", None).items() if "choice" not in k}
     report = {"models": {"adapter": {"splits": {"mine": summarize_set([record])}}}}
     assert write_verdict(report)[0].endswith("prefers the better answer in 100 % of pairs.")
+    assert any('"accepted": ["Dynamic Positioning"]' in line for line in write_verdict(report))
 
 
 def test_glossary_entry_names_every_sense(tmp_path):

@@ -48,6 +48,7 @@ def stop_after_checkpoint(
 ) -> subprocess.CompletedProcess[str]:
     """Start training in its own process and send SIGINT once a checkpoint exists."""
     command = [sys.executable, str(REPOSITORY / "02_src/train_dpo.py"), "--config", str(config)]
+    command += ["--set", "gpu=null"]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=cwd
     )
@@ -63,7 +64,7 @@ def stop_after_checkpoint(
 def test_ctrl_c_saves_a_checkpoint_and_says_how_to_go_on(trained):
     stopped = trained["stopped"]
     assert stopped.returncode == 130, stopped.stdout
-    assert "--resume" in stopped.stdout
+    assert " --set gpu=null --resume" in stopped.stdout
     assert "Traceback" not in stopped.stdout
 
 
