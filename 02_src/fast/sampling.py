@@ -48,10 +48,9 @@ class LikeLengths(Sampler[int]):
 
 def group_long_pairs(trainer) -> LikeLengths | None:
     """The order for a trainer's pairs; None where they are short, or not packed in rows."""
-    rows, batch = trainer.train_dataset, trainer.args.train_batch_size
-    if processes.count() > 1:  # the pairs of a step are dealt to all of them by tokens
-        batch *= trainer.args.gradient_accumulation_steps * processes.count()
-    lengths = measure_pairs(rows)
+    arguments, lengths = trainer.args, measure_pairs(trainer.train_dataset)
+    # The whole step's pairs: a run that goes on with another split of it keeps its order.
+    batch = arguments.train_batch_size * arguments.gradient_accumulation_steps * processes.count()
     short = sum(lengths) < LONG_PAIR * len(lengths)
     if short or len(lengths) < 2 * batch or trainer.fast_obstacle is not None:
         return None

@@ -60,6 +60,16 @@ def test_a_resumed_run_goes_on_in_the_same_order(tmp_path, tokenizer):
     assert found[0] == found[1]
 
 
+def test_the_order_does_not_depend_on_how_a_step_is_split(tmp_path, tokenizer):
+    trainer = make_trainer(tmp_path, "llama", True, tokenizer, make_long_rows(16), max_length=800)
+    orders = []
+    for batch, steps in ((4, 1), (2, 2), (1, 4)):
+        trainer.args.per_device_train_batch_size = trainer._train_batch_size = batch
+        trainer.args.gradient_accumulation_steps = steps
+        orders.append(list(trainer._get_train_sampler()))
+    assert orders[0] == orders[1] == orders[2]
+
+
 def test_short_pairs_and_stock_trl_keep_trainers_order(tmp_path, tokenizer):
     for name, rows, fast in (("stock", make_long_rows(8), False), ("short", make_rows(8), True)):
         trainer = make_trainer(tmp_path / name, "llama", fast, tokenizer, rows, max_length=800)
