@@ -71,6 +71,16 @@ class SafeTrainer(PreferenceTrainer):
             for bar in list(tqdm._instances):
                 bar.close()
 
+    def _run_epoch(self, *arguments: Any, **options: Any) -> None:
+        """Trainer's, which takes a step before it looks whether one is left.
+
+        None is where a run was killed after its last checkpoint and before it was finished.
+        """
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*arguments, **options)
+
     # Checkpoints
 
     def _get_output_dir(self, trial: Any) -> str:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
+from safetensors.torch import load_file
 from tiny_run import tiny_config, train_tiny  # noqa: F401
 
 from checkpoints import check_adapter_files, find_checkpoint, list_checkpoints
@@ -28,6 +30,28 @@ def tiny_run(train_tiny) -> Path:
     """A finished tiny run with checkpoints 1 to 4."""
     trainer, _, _ = train_tiny("faults", save_steps=1, save_total_limit=4)
     return Path(trainer.args.output_dir)
+
+
+def test_a_run_killed_after_its_last_step_is_only_finished(tiny_config):
+    from hardware import find_device
+    from preferences import load_preferences
+    from qlora import load_policy
+    from train_dpo import train
+    from trainer_setup import build_trainer
+
+    config = tiny_config("last", save_steps=3, max_steps=3, lr_scheduler_type="constant")
+    weights, folder = [], Path(config.output_dir)
+    for resume in (False, True):
+        policy = load_policy(config, find_device(config))
+        trainer = build_trainer(config, find_device(config), *policy, load_preferences(config))
+        run = train(trainer, config, resume)
+        assert (run.finished, run.steps) == (True, 3)
+        weights.append(load_file(folder / "adapter_model.safetensors"))
+        if not resume:  # the kill: all that is written after the last checkpoint is not there
+            for file in folder.glob("*.*"):
+                if file.is_file() and file.name != "run_config.json":
+                    file.unlink()
+    assert all(torch.equal(weights[1][name], tensor) for name, tensor in weights[0].items())
 
 
 @pytest.fixture
