@@ -195,6 +195,7 @@ def verify_plan(trainer, plan: Plan) -> None:
             loss.backward()
     trainer.model.zero_grad(set_to_none=True)
     trainer._metrics["train"].clear()
+    trainer._total_train_tokens = 0
     print(describe_verification(torch.cuda.max_memory_allocated(), plan))
     free_device_memory()
 

@@ -164,14 +164,17 @@ def run_planned(arguments: argparse.Namespace, device, data, planned, tokenizer)
     from qlora import load_policy
     from trainer_setup import build_trainer
 
+    replaces = arguments.overwrite and not arguments.resume and processes.is_main()
+    old_runs = [planned.config] if replaces else []
+
     def attempt(planned, resume: bool) -> Run:
         with processes.main_first():
             model, _ = load_policy(planned.config, device, tokenizer)
         mark("base model")
         trainer = build_trainer(planned.config, device, model, tokenizer, data, planned.plan)
         mark("trainer, reference")
-        if arguments.overwrite and not resume and processes.is_main():
-            clear_output(planned.config)
+        if old_runs:  # all else has worked; a second attempt goes on from the first
+            clear_output(old_runs.pop())
         verify_plan(trainer, planned.plan)
         return train(trainer, planned.config, resume)
 

@@ -5,13 +5,15 @@
 
 Prints a JSON line for each measurement and one for each comparison. `speed`: pairs/s of `short` at
 32 and `long` at 8 pairs per GPU, random Llama-3.2-1B in 4 bit, fast forward and CUDA graphs on.
-`memory`: peak of a random 8B model in 4 bit on one GPU, and sharded (FSDP); the pairs of a step
-are the same in both. Each measurement is a launch of its own, through 00_configs/accelerate/.
+`memory`: peak of a random 8B model in 4 bit on one GPU, and sharded (FSDP); a step is 2
+pairs for each of the several GPUs in both. Each measurement is a launch of its own, through
+00_configs/accelerate/.
 """
 
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +27,7 @@ JOBS = {
         {"model": "1b", "workload": "long_8", "steps": 50, "warmup": 25, "fast": True},
     ],
     "memory": [
-        {"model": "8b", "workload": "long_4", "steps": 3, "warmup": 1, "fast": False},
+        {"model": "8b", "workload": "long_2", "steps": 3, "warmup": 1, "fast": False},
     ],
 }
 
@@ -40,27 +42,36 @@ def run_job(job: dict) -> dict | None:
         file = LAUNCHERS / ("fsdp_qlora.yaml" if job["sharded"] else "ddp.yaml")
         launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(file)]
         command = [*launcher, "--num_processes", str(job["gpus"]), *command[1:]]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, env=environment, timeout=LONGEST
-        )
-    except subprocess.TimeoutExpired as error:
-        print(f"{job} took too long:\n{(error.stderr or b'')[-1500:]!r}", flush=True)
-        return None
-    lines = [line for line in done.stdout.splitlines() if line.startswith('{"')]
-    if done.returncode or not lines:
-        print(f"{job} failed:\n{done.stderr[-3000:]}", flush=True)
+    code, output, problems = run_to_end(command, environment)
+    lines = [line for line in output.splitlines() if line.startswith('{"')]
+    if code or not lines:
+        print(f"{job} failed ({code}):\n{problems[-3000:]}", flush=True)
         return None
     return json.loads(lines[-1])
 
 
+def run_to_end(command: list[str], environment: dict[str, str]) -> tuple[int, str, str]:
+    """Exit code, stdout, stderr; after LONGEST seconds it ends, and all that it started."""
+    options = {"start_new_session": True} if os.name == "posix" else {}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+        **options,
+    ) as process:  # fmt: skip
+        try:
+            output = process.communicate(timeout=LONGEST)
+        except subprocess.TimeoutExpired:
+            # Launched processes would hold their GPU, and the pipes, for good.
+            os.killpg(process.pid, signal.SIGKILL) if options else process.kill()
+            output = process.communicate()
+    return process.returncode, *output
+
+
 def plan_jobs(part: str, job: dict, gpus: int) -> list[dict]:
     """A job on one GPU and on several: as much for each GPU (speed), or in all (memory)."""
-    batch = int(job["workload"].rpartition("_")[2])
-    share = batch if part == "speed" else batch // gpus
     sharded = part == "memory"
+    share = int(job["workload"].rpartition("_")[2])
     return [
-        {**job, "gpus": 1, "batch": batch, "sharded": False},
+        {**job, "gpus": 1, "batch": share * gpus if sharded else share, "sharded": False},
         {**job, "gpus": gpus, "batch": share, "sharded": sharded},
     ]
 
@@ -82,6 +93,8 @@ def main() -> int:
     parser.add_argument("--parts", nargs="+", choices=JOBS, default=list(JOBS))
     parser.add_argument("--gpus", type=int, default=2, help="how many to compare with one")
     arguments = parser.parse_args()
+    if arguments.gpus < 2:
+        parser.error(f"--gpus {arguments.gpus}: must be 2 or more")
     failed = 0
     for part in arguments.parts:
         for job in JOBS[part]:

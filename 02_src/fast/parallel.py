@@ -92,7 +92,7 @@ class ParallelTrainer(DPOTrainer):
             return super().compute_loss(model, inputs, *rest, **options)
         counts, shares = count_pairs(inputs), inputs.pop("shares", None)
         inputs.pop("pairs", None)
-        configured = self.loss_weights
+        configured, tokens = self.loss_weights, self._total_train_tokens
         if shares is not None:
             self.loss_weights = [
                 weight * shares[name == "sft"]
@@ -103,6 +103,7 @@ class ParallelTrainer(DPOTrainer):
                 found = super().compute_loss(model, inputs, *rest, **options)
         finally:
             self.loss_weights = configured
+        self._total_train_tokens = self._total_train_tokens if counts["pairs"] else tokens
         if self.model.training:
             self._counted["train"].append(counts)
         else:  # one process weighs all its batches alike
@@ -131,6 +132,8 @@ class ParallelTrainer(DPOTrainer):
         """TRL's, over the metrics of all processes."""
         mode = "train" if self.model.training else "eval"
         if processes.count() > 1:
+            if "num_tokens" in self._metrics[mode]:
+                self._metrics[mode]["num_tokens"] = [self._total_train_tokens]
             self._metrics[mode] = combine_metrics(self._metrics[mode], self._counted[mode])
             self._counted[mode].clear()
         super().log(logs, start_time)

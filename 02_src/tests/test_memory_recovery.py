@@ -122,6 +122,42 @@ def test_a_run_that_runs_out_is_saved_and_goes_on_smaller(tiny_config, monkeypat
     assert "planned" in (log_folder(config) / "training.log").read_text()
 
 
+def test_overwriting_never_goes_on_from_the_old_run(tiny_config, train_tiny, monkeypatch):
+    """Memory runs out while the base is loaded, before the old run is deleted."""
+    import argparse
+
+    import qlora
+    from preferences import load_preferences
+    from tokenization import tokenize_pairs
+    from train_dpo import run_planned
+
+    keys = {"auto_fit": True, "save_steps": 1, "max_steps": 2}
+    train_tiny("replaced", **keys)
+    config = tiny_config("replaced", **keys)
+    folder = resolve_path(config.output_dir)
+    old = (folder / "checkpoint-2" / "optimizer.pt").stat().st_mtime_ns
+    device, data = find_device(config), load_preferences(config)
+    _, tokenizer = qlora.load_policy(config, device)
+    rows = tokenize_pairs(data.train, tokenizer, config).rows
+    planned = prepare_plan(config, device, measure_lengths(rows), RATES)
+    smaller = dataclasses.replace(planned.plan, batch=2, accumulation=2, stages={"training": 1.0})
+    stock, calls = qlora.load_policy, []
+
+    def run_out_once(*rest):
+        calls.append(rest)
+        if len(calls) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return stock(*rest)
+
+    monkeypatch.setattr(qlora, "load_policy", run_out_once)
+    arguments = argparse.Namespace(overwrite=True, resume=False)
+    planned = dataclasses.replace(planned, others=[planned.plan, smaller])
+    run = run_planned(arguments, device, data, planned, tokenizer)
+    assert run.finished and len(calls) == 2
+    assert (folder / "checkpoint-2" / "optimizer.pt").stat().st_mtime_ns > old
+    assert [r["step"] for r in read_metrics(log_folder(config)) if "loss" in r] == [1, 2]
+
+
 def test_nothing_is_saved_before_the_first_step():
     class Trainer:
         """What the context looks at; saving would fail."""
