@@ -92,6 +92,7 @@ def choose_arguments(job: dict, folder: str) -> dict:
             "precompute_ref_batch_size": 64,
             "precompute_ref_log_probs": True,
             "logging_nan_inf_filter": False,
+            "dataloader_pin_memory": False,
         }
     return {**arguments, **changes}
 

@@ -87,6 +87,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measured memory of training, by combination.")
     parser.add_argument("--tiny", action="store_true", help="tiny models, to try the script")
     parser.add_argument("--only", choices=["shared", "solo", "caps", "start"], help="one part")
+    parser.add_argument("--caps", nargs="+", type=int, default=[4, 6, 8], help="GiB of each cap")
     parser.add_argument("--tokenizer", help="folder of a tokenizer, for the cold starts")
     parser.add_argument("--table", help="write the error table to this Markdown file")
     return parser.parse_args()
@@ -108,7 +109,7 @@ def main() -> int:
                     results += found
         first = next(iter(shapes))
         alone = list_solo(first) if "solo" in wanted else []
-        alone += list_caps(first, arguments.tiny) if "caps" in wanted else []
+        alone += list_caps(first, arguments.tiny, arguments.caps) if "caps" in wanted else []
         for job in alone:
             results += run_queue([job], folder)
         if "start" in wanted and arguments.tokenizer:

@@ -1,5 +1,6 @@
 """Shapes, random models, combinations and pairs for measure_memory.py; nothing is downloaded."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmark_inputs import LLAMA_1B
@@ -61,11 +62,11 @@ def list_solo(shape: str) -> list[dict]:
     return jobs + [make_job(shape, True, row, solo=True) for row in SOLO]
 
 
-def list_caps(shape: str, tiny: bool) -> list[dict]:
+def list_caps(shape: str, tiny: bool, caps: Sequence[int]) -> list[dict]:
     """Runs with auto_fit under a cap on what torch may reserve, GiB."""
     return [
         {"shape": shape, "nf4": True, "cap_gib": cap, "workload": name}
-        for cap in ((4,) if tiny else (4, 6, 8))
+        for cap in ((4,) if tiny else caps)
         for name in (("short",) if tiny else WORKLOADS)
     ]
 

@@ -88,9 +88,6 @@ class MemoryCallback(TrainerCallback):
         """Look at memory and time."""
         if state.global_step == 1:
             mark("first step")
-            # After the first step: the picture can wait, it cannot.
-            if self.plan is not None and is_main():
-                draw_plan(self.plan, self.log.folder)
         used, most, share = read_memory(self.device_kind)
         self.peak = max(self.peak, used, most)
         text = self.watch.add(time.perf_counter() - self.began, share)
@@ -105,9 +102,11 @@ class MemoryCallback(TrainerCallback):
             logs["memory_gib"] = round(self.peak / GIB, 3)
 
     def on_train_end(self, args, state, control, **kwargs) -> None:
-        """Say how the plan compares."""
+        """Draw the plan (here, since a picture can wait) and say how it compares."""
         if self.plan is None or not self.peak:
             return
+        if is_main():
+            draw_plan(self.plan, self.log.folder)
         planned = self.plan.peak if self.device_kind == "cuda" else self.plan.process
         self.log.write_line(
             f"memory: {self.peak / GIB:.2f} GiB at the peak, {planned / GIB:.2f} planned"
