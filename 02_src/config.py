@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from config_keys import Config
 from errors import UserError
+from safe_files import replacing
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SCHEMA_FILE = REPOSITORY / "00_configs" / "dpo.schema.json"
@@ -200,13 +201,8 @@ def load_run_config(folder: str | Path) -> Config:
 
 def write_text(file: Path, text: str) -> None:
     """Write through a temporary sibling and rename: readers see the old file or the new one."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.tmp")
-    with temporary.open("w", encoding="utf-8", newline="\n") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, file)
+    with replacing(file) as scratch:
+        scratch.write_text(text, encoding="utf-8", newline="\n")
 
 
 def run_name(config: Config) -> str:

@@ -6,7 +6,6 @@ picture = plot_runs([...], Path("05_logs/comparison/runs.png"))
 Needs no torch. A run is named by its log folder or by its run folder.
 """
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from config import (
 )
 from errors import UserError
 from run_log import LN2, METRICS_FILE, read_metrics, select_series
+from safe_files import replacing
 from statistics_of_runs import Share
 
 EVALUATION_FILE = "evaluation.json"
@@ -208,10 +208,8 @@ def plot_runs(folders: Sequence[Path], file: Path) -> Path:
     legend.get_frame().set_alpha(0)
     for text in legend.get_texts():
         text.set_color(INK)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.tmp")
-    figure.savefig(temporary, format="png", dpi=110, transparent=True)
-    os.replace(temporary, file)
+    with replacing(file) as scratch:
+        figure.savefig(scratch, format="png", dpi=110, transparent=True)
     return file
 
 

@@ -5,7 +5,6 @@ Needs no torch; readers (monitor, notebook, quickstart) use it too.
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from typing import Any
 from config import show_path, write_text
 from errors import UserError
 from processes import is_main
+from safe_files import replacing
 
 METRICS_FILE = "metrics.jsonl"
 TEXT_LOG = "training.log"
@@ -115,11 +115,9 @@ def plot_curves(folder: Path) -> Path:
     )
     for axes, (title, names, label) in zip(figure.subplots(2, 2).flat, panels, strict=True):
         draw_panel(axes, records, title, names, label)
-    target = folder / CURVES_FILE
-    temporary = folder / f".{CURVES_FILE}.tmp"
-    figure.savefig(temporary, format="png", dpi=110)
-    os.replace(temporary, target)
-    return target
+    with replacing(folder / CURVES_FILE) as scratch:
+        figure.savefig(scratch, format="png", dpi=110)
+    return folder / CURVES_FILE
 
 
 def draw_panel(axes, records: list[dict], title: str, names: list[str], label: str) -> None:

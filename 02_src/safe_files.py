@@ -1,5 +1,6 @@
 """Files that survive a power cut, and checksums that tell when one did not.
 
+    with replacing(file) as scratch: # write to scratch; whole under the file's name, or absent
     write_manifest(folder)           # checksums.json over what the folder holds
     publish_folder(scratch, folder)  # everything on the disk, then one rename
     problem = find_damage(folder)    # None, or what is wrong with which file
@@ -12,7 +13,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 MANIFEST_FILE = "checksums.json"
@@ -34,6 +36,22 @@ def sync_file(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """A temporary sibling to write to, which then takes the file's name.
+
+    Readers see the old file or the new one, whole; after an error the old one, and no sibling.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    scratch = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        yield scratch
+        sync_file(scratch)
+        os.replace(scratch, file)
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
@@ -67,10 +85,8 @@ def write_manifest(folder: Path, names: Iterable[str] | None = None) -> None:
         for file in files
         if file.is_file() and file.name != MANIFEST_FILE
     }
-    temporary = folder / f".{MANIFEST_FILE}.tmp"
-    temporary.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
-    sync_file(temporary)
-    os.replace(temporary, folder / MANIFEST_FILE)
+    with replacing(folder / MANIFEST_FILE) as scratch:
+        scratch.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
 
 
 def find_damage(folder: Path) -> str | None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from safetensors.torch import save_file
 
 from config import REPOSITORY, Config
 from preferences import Pair
+from safe_files import replacing
 
 CACHE_FOLDER = REPOSITORY / "04_models" / "cache" / "tokens"
 COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
@@ -63,7 +63,5 @@ def write_tokens(file: Path, rows: list[Row], kept: list[int], notices: list[str
         flat = [token for row in rows for token in row[name]]
         tensors[name] = torch.tensor(flat, dtype=torch.int32)
         tensors[f"{name}_lengths"] = torch.tensor([len(row[name]) for row in rows])
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    save_file(tensors, temporary, {"notices": json.dumps(notices)})
-    os.replace(temporary, file)
+    with replacing(file) as scratch:
+        save_file(tensors, scratch, {"notices": json.dumps(notices)})

@@ -43,7 +43,7 @@ def plot_workloads(
         found = [find_median(results, name, variant, "pairs_per_s") for name in workloads]
         places = [place + (number + 0.5) * width - 0.4 for place in range(len(workloads))]
         bars = axes.bar(places, [rate or 0 for rate in found], 0.92 * width, label=title)
-        texts = [f"{rate:.3g}" if rate else "" for rate in found]
+        texts = [f"{rate:.0f}" if rate >= 100 else f"{rate:.3g}" if rate else "" for rate in found]
         axes.bar_label(bars, texts, fontsize=7, color=INK, padding=1)
     axes.set_xticks(range(len(workloads)), workloads)
     axes.set_yscale("log")

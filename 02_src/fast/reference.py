@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import torch
@@ -12,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from fast.columns import read_ids
-from safe_files import sync_file
+from safe_files import replacing
 
 Logps = tuple[torch.Tensor, torch.Tensor]
 
@@ -65,11 +64,8 @@ def read_cached_logps(folder: Path, key: str, rows: int) -> Logps | None:
 
 def write_cached_logps(folder: Path, key: str, logps: Logps) -> None:
     """Save log-probs through a temporary sibling."""
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{key}.{os.getpid()}.tmp"
-    save_file({"chosen": logps[0].contiguous(), "rejected": logps[1].contiguous()}, temporary)
-    sync_file(temporary)
-    os.replace(temporary, folder / f"{key}.safetensors")
+    with replacing(folder / f"{key}.safetensors") as scratch:
+        save_file({"chosen": logps[0].contiguous(), "rejected": logps[1].contiguous()}, scratch)
 
 
 def split_by_tokens(lengths: list[int], tokens: int, most: int) -> list[list[int]]:

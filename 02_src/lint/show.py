@@ -1,6 +1,5 @@
 """Show a lint report to a person: a table in the terminal, a histogram as PNG."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from rich.table import Table
 from errors import escape_controls
 from lint.lengths import describe_lengths
 from lint.report import Finding, LintReport
+from safe_files import replacing
 
 STYLES = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 BINS = 60
@@ -90,7 +90,5 @@ def cut_bins(values: np.ndarray) -> np.ndarray:
 
 def save_figure(figure, file: Path) -> None:
     """Save as PNG through a temporary sibling, so that no half-written picture remains."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.tmp")
-    figure.savefig(temporary, format="png", dpi=DPI, transparent=True)
-    os.replace(temporary, file)
+    with replacing(file) as scratch:
+        figure.savefig(scratch, format="png", dpi=DPI, transparent=True)

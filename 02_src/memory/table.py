@@ -4,6 +4,7 @@ from pathlib import Path
 
 from hardware import GIB
 from memory.plan import Plan
+from safe_files import replacing
 
 COLOURS = (
     "#1f4e79", "#4a7fb0", "#9dc3e6", "#c9ddf0", "#7a5c00", "#b8860b", "#e0b84c", "#f3dca0",
@@ -54,8 +55,6 @@ def draw_plan(plan: Plan, folder: Path) -> Path:
     axes.set_xlabel("GiB")
     axes.set_title(plan.describe())
     axes.legend(ncols=4, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.25))
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{CHART_FILE}.tmp.png"
-    figure.savefig(temporary, dpi=110, bbox_inches="tight")
-    temporary.replace(folder / CHART_FILE)
+    with replacing(folder / CHART_FILE) as scratch:
+        figure.savefig(scratch, format="png", dpi=110, bbox_inches="tight")
     return folder / CHART_FILE

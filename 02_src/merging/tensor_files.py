@@ -7,7 +7,6 @@ counts every page that was read as resident: a 16 GB file would look, and on a f
 """
 
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 
 from config import show_path
 from errors import UserError
+from safe_files import replacing
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -137,15 +137,11 @@ def write_tensors(
         end += size
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    temporary = file.with_name(f".{file.name}.tmp")
-    with temporary.open("wb") as stream:
+    with replacing(file) as scratch, scratch.open("wb") as stream:
         stream.write(len(text).to_bytes(8, "little") + text)
         for entry in entries:
             for piece in produce(entry):
                 stream.write(piece)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, file)
 
 
 def count_bytes(entry: TensorEntry, dtype: str) -> int:

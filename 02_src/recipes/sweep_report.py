@@ -12,6 +12,7 @@ from config import SCHEMA_FILE, read_json_object, resolve_path, show_path, write
 from evaluation.verdict import percent
 from recipes.search_space import make_overrides
 from recipes.trials import Sweep, list_ended
+from safe_files import replacing
 
 TABLE_FILE, PLOT_FILE, BEST_FILE = "sweep.md", "sweep.png", "best.json"
 
@@ -79,11 +80,9 @@ def draw_plot(sweep: Sweep, done: Sequence[FrozenTrial]) -> Path:
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("validation grounding")
     figure.colorbar(points, ax=list(panels), label="perplexity ratio")
-    target = sweep.folder / PLOT_FILE
-    scratch = target.with_name(f".{target.name}")
-    figure.savefig(scratch, dpi=110, format="png")
-    os.replace(scratch, target)
-    return target
+    with replacing(sweep.folder / PLOT_FILE) as scratch:
+        figure.savefig(scratch, dpi=110, format="png")
+    return sweep.folder / PLOT_FILE
 
 
 def write_best(sweep: Sweep, best: FrozenTrial) -> Path:
