@@ -1,8 +1,10 @@
 """Scripts a user runs by hand: hardware check, monitor, inference's wrong usage."""
 
 import json
+from pathlib import Path
 
 import pytest
+from tiny_run import tiny_config, train_tiny  # noqa: F401
 
 from run_log import RunLog, read_metrics
 
@@ -53,3 +55,28 @@ def test_a_half_written_last_line_of_metrics_is_left_out(tmp_path):
     assert [r["loss"] for r in read_metrics(tmp_path)] == [None, 0.5]
     log.drop_after(1)
     assert [r["step"] for r in read_metrics(tmp_path)] == [1]
+
+
+@pytest.mark.parametrize("scales, problem", [(["0"], "--scales 0:"), (["1.5"], "--scales 1.5:")])
+def test_scales_out_of_range_are_refused_in_one_line(run_stage, scales, problem):
+    done = run_stage("03_scripts/measure_scale.py", "--run", "04_models/none", "--scales", *scales)
+    assert done.rc == 2 and problem in done.err
+    assert len(done.err.strip().splitlines()) == 1
+
+
+def test_a_smaller_scale_forgets_less_and_the_adapter_stays_as_it_is(train_tiny, run_stage):
+    files = {"drift": "01_data/dpo/test_drift.jsonl", "made_up": "01_data/dpo/test_made_up.jsonl"}
+    trainer, _, _ = train_tiny("scaled", test_files=files, learning_rate=0.05)
+    run = Path(trainer.args.output_dir)
+    weights = (run / "adapter_model.safetensors").read_bytes()
+    done = run_stage(
+        "03_scripts/measure_scale.py", "--run", str(run), "--limit", "6", "--scales", "1", "0.2"
+    )
+    lines = [json.loads(line) for line in done.out.splitlines() if line.startswith("{")]
+    ratios = [line["perplexity_ratio"] for line in lines]
+    assert done.rc == 0, done.err[-2000:]
+    assert [line["adapter_scale"] for line in lines] == [1, 0.2]
+    assert abs(ratios[1] - 1) < abs(ratios[0] - 1)
+    assert f"| perplexity / the base's | {ratios[0]:.2f} | {ratios[1]:.2f} |" in done.out
+    assert "taught: right expansion" not in done.out
+    assert (run / "adapter_model.safetensors").read_bytes() == weights
