@@ -78,7 +78,7 @@ class SafeTrainer(PreferenceTrainer):
         """
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
-        else:
+        if not self.control.should_training_stop:
             super()._run_epoch(*arguments, **options)
 
     # Checkpoints

@@ -186,6 +186,8 @@ class PatienceCallback(EarlyStoppingCallback):
         self.early_stopping_patience_counter = saved.get("attributes", {}).get(
             "early_stopping_patience_counter", 0
         )
+        if self.early_stopping_patience_counter >= self.early_stopping_patience:
+            control.should_training_stop = True  # killed after it stopped, before it was finished
 
     def on_train_end(self, args, state, control, **kwargs) -> None:
         """Say why the run is shorter than planned."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_run import tiny_config, train_tiny  # noqa: F401
-from transformers.trainer_callback import TrainerState
+from transformers.trainer_callback import TrainerControl, TrainerState
 
 from config import Config
 from failure_watch import History, find_failures
@@ -80,8 +80,9 @@ def test_early_stopping_ends_a_finished_run_with_its_best_adapter(train_tiny, ca
     assert records[-1]["stopped_early"] and records[-1]["max_steps"] == 3
     state = Path(trainer.args.output_dir) / "checkpoint-3" / "trainer_state.json"
     resumed = PatienceCallback(2, None)  # goes on counting where the checkpoint was
-    resumed.on_train_begin(trainer.args, TrainerState.load_from_json(str(state)), None)
-    assert resumed.early_stopping_patience_counter == 2
+    control = TrainerControl()
+    resumed.on_train_begin(trainer.args, TrainerState.load_from_json(str(state)), control)
+    assert control.should_training_stop and resumed.early_stopping_patience_counter == 2
     best = Path(trainer.args.output_dir) / "checkpoint-1" / "adapter_model.safetensors"
     from safetensors.torch import load_file
 

@@ -32,14 +32,19 @@ def tiny_run(train_tiny) -> Path:
     return Path(trainer.args.output_dir)
 
 
-def test_a_run_killed_after_its_last_step_is_only_finished(tiny_config):
+@pytest.mark.parametrize(
+    "keys",
+    [{"max_steps": 3, "save_steps": 3}, {"max_steps": 9, "early_stopping_patience": 2}],
+    ids=["all steps", "stopped early"],
+)
+def test_a_run_killed_after_its_last_step_is_only_finished(tiny_config, keys):
     from hardware import find_device
     from preferences import load_preferences
     from qlora import load_policy
     from train_dpo import train
     from trainer_setup import build_trainer
 
-    config = tiny_config("last", save_steps=3, max_steps=3, lr_scheduler_type="constant")
+    config = tiny_config(f"last-{keys['max_steps']}", lr_scheduler_type="constant", **keys)
     weights, folder = [], Path(config.output_dir)
     for resume in (False, True):
         policy = load_policy(config, find_device(config))
