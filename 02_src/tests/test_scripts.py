@@ -1,3 +1,4 @@
+# ruff: noqa: F811 (fixtures are imported by name)
 """Scripts a user runs by hand: hardware check, monitor, inference's wrong usage."""
 
 import json
