@@ -59,9 +59,11 @@ def run_to_end(command: list[str], environment: dict[str, str]) -> tuple[int, st
     ) as process:  # fmt: skip
         try:
             output = process.communicate(timeout=LONGEST)
-        except subprocess.TimeoutExpired:
+        except BaseException as error:  # Ctrl-C does not reach another session
             # Launched processes would hold their GPU, and the pipes, for good.
             os.killpg(process.pid, signal.SIGKILL) if options else process.kill()
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
             output = process.communicate()
     return process.returncode, *output
 

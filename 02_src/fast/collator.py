@@ -23,12 +23,13 @@ class HostBatch(dict):
     """
 
     def __reduce__(self) -> tuple:
-        return restore_batch, ({name: tensor.numpy() for name, tensor in self.items()},)
+        sent = {k: v.numpy() if torch.is_tensor(v) else v for k, v in self.items()}
+        return restore_batch, (sent,)
 
 
-def restore_batch(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
-    """The tensors of a batch that was sent as arrays."""
-    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+def restore_batch(sent: dict[str, Any]) -> dict[str, Any]:
+    """A batch whose tensors were sent as arrays."""
+    return {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in sent.items()}
 
 
 @dataclass

@@ -79,7 +79,9 @@ class CountingCollator:
     stand_in: dict[str, Any]
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        return {**self.collate(rows or [self.stand_in]), "pairs": len(rows)}
+        batch = self.collate(rows or [self.stand_in])
+        batch["pairs"] = len(rows)
+        return batch
 
 
 def share_loader(loader: DataLoader, batches: StepBatches) -> DataLoaderShard:

@@ -1,5 +1,6 @@
 """Packed rows are trees of sequences: what each token may see, where each result goes."""
 
+import pickle
 import random
 
 import pytest
@@ -135,3 +136,16 @@ def test_one_width_suits_a_run_of_short_pairs_and_none_is_fixed_for_long_ones():
     assert choose_width([(draw.choices(range(600, 900), k=8), [[20] * 8] * 8)]) is None
     longer = [width + 40, 30, 30]
     assert choose_rows(longer, [[0] * 3] * 3, True, width)[1] >= width + 40
+
+
+def test_a_batch_sent_between_processes_arrives_whole():
+    collator = PackedPreferenceCollator(pad_token_id=0)
+    rows = [{"prompt_ids": [1, 2], "chosen_ids": [3, 4], "rejected_ids": [5]}] * 2
+    batch = collator(rows)
+    batch["pairs"] = 2
+    arrived = pickle.loads(pickle.dumps(batch))
+    assert type(arrived) is dict and arrived.keys() == batch.keys() and arrived["pairs"] == 2
+    for name, tensor in batch.items():
+        if name != "pairs":
+            assert torch.equal(arrived[name], tensor) and arrived[name].dtype == tensor.dtype
+    arrived["packed_ids"][0, 0] = 9  # its own memory, and writable
