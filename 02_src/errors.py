@@ -20,6 +20,9 @@ READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 # Libraries that write files in C++ or Rust say what went wrong in the text only.
 DISK_FULL_TEXT = ("No space left", "os error 28", "File too large", "os error 27", "quota exceeded")
 WRITE_FAILED_TEXT = ("PytorchStreamWriter", "file write failed", "unexpected pos")
+OUT_OF_MEMORY_TEXT = (  # cuBLAS, the driver, cuDNN's attention
+    "CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory", "mha_graph.execute",
+)  # fmt: skip
 PEER_GONE_TEXT = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
 # Everything a terminal obeys instead of showing; also signs that turn the text's direction.
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -49,6 +52,12 @@ def escape_controls(text: str) -> str:
     return CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether a GPU's memory ran out, be it that a library says so in words of its own."""
+    disguised = any(part in str(error) for part in OUT_OF_MEMORY_TEXT)
+    return type(error).__name__ == "OutOfMemoryError" or disguised  # torch's; not imported here
+
+
 def describe_machine_trouble(error: BaseException) -> str | None:
     """One line for a full disk, a folder that may not be written, a file that is gone, else None.
 
@@ -61,6 +70,8 @@ def describe_machine_trouble(error: BaseException) -> str | None:
     resume = "then run the same command again (training: with --resume)"
     if any(part in text for part in PEER_GONE_TEXT) and "gloo" in text.lower():
         return "another process of this run has ended, see its message; go on with --resume"
+    if ran_out_of_memory(error):
+        return f"the GPU's memory ran out ({text.split('.')[0]}); close other programs, {resume}"
     if number in DISK_FULL or any(part in text for part in DISK_FULL_TEXT):
         return f"{place}no space left to write; what was finished is whole; free some, {resume}"
     if number in READ_ONLY:

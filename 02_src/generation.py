@@ -9,6 +9,7 @@ from tqdm.auto import tqdm
 from transformers import StoppingCriteria, TextIteratorStreamer
 
 from prompt_contract import eos_ids, render_text
+from shrinking_batches import for_batches
 from utils.formatting import Message
 
 
@@ -26,12 +27,14 @@ def generate_answers(
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     answers = [""] * len(texts)
     with tqdm(total=len(texts), desc=label, unit="answer", leave=False) as bar:
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
+
+        def answer(batch: Sequence[int]) -> None:
             found = generate_batch(model, tokenizer, [texts[i] for i in batch], max_new_tokens)
-            for index, answer in zip(batch, found, strict=True):
-                answers[index] = answer
+            for index, text in zip(batch, found, strict=True):
+                answers[index] = text
             bar.update(len(batch))
+
+        for_batches(order, batch_size, answer)
     return answers
 
 

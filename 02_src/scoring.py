@@ -7,6 +7,7 @@ from tqdm.auto import tqdm
 
 from fast.collator import PackedPreferenceCollator
 from fast.forward import PACKED, find_obstacle, score_packed
+from shrinking_batches import for_batches
 
 
 @torch.inference_mode()
@@ -24,12 +25,14 @@ def score_pairs(
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     score = score_padded if find_obstacle(causal) else score_packed_rows
     with tqdm(total=len(rows), desc=label, unit="pair", leave=False) as bar:
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
+
+        def score_batch(chosen: Sequence[int]) -> None:
             batch = collator([rows[i] for i in chosen])
             batch = {name: tensor.to(causal.device) for name, tensor in batch.items()}
             logps[:, chosen] = score(causal, batch).float().cpu()
             bar.update(len(chosen))
+
+        for_batches(order, batch_size, score_batch)
     return logps[0], logps[1]
 
 

@@ -5,6 +5,8 @@ from contextlib import nullcontext
 import torch
 from tqdm.auto import tqdm
 
+from shrinking_batches import for_batches
+
 LONGEST_PASSAGE = 512  # tokens
 
 
@@ -19,10 +21,12 @@ def measure_drift(
     """
     found: list[dict] = []
     with tqdm(total=len(texts), desc=label, unit="passage", leave=False) as bar:
-        for start in range(0, len(texts), batch_size):
-            batch = texts[start : start + batch_size]
-            found += measure_batch(model, encode_passages(tokenizer, batch), with_kl)
+
+        def measure(batch: list[str]) -> None:
+            found.extend(measure_batch(model, encode_passages(tokenizer, batch), with_kl))
             bar.update(len(batch))
+
+        for_batches(texts, batch_size, measure)
     return found
 
 
