@@ -14,7 +14,7 @@ import torch
 
 import processes
 from config import Config
-from errors import UserError
+from errors import UserError, ran_out_of_memory
 from hardware import GIB, Device
 from memory.plan import SMALL_WORKSPACE, Lengths, Plan, find_budget
 from memory.search import choose_plan, find_smaller, list_plans, suggest_keys
@@ -133,7 +133,9 @@ def train_within(planned: Planned, attempt: Callable[[Planned, bool], object], r
     while True:
         try:
             return attempt(planned, resume)
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not ran_out_of_memory(error):
+                raise
             reason = str(error).split(".")[0]
         smaller = find_smaller(planned.others, planned.plan)
         if smaller is None:
@@ -157,7 +159,9 @@ def saved_when_out_of_memory(trainer) -> Iterator[None]:
     """Write a checkpoint of the last whole step when memory runs out, then let the error pass."""
     try:
         yield
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not ran_out_of_memory(error):
+            raise
         trainer.model.zero_grad(set_to_none=True)
         free_device_memory()
         if trainer.state.global_step > 0 and processes.count() == 1:

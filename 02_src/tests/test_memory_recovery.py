@@ -65,8 +65,10 @@ def test_out_of_memory_takes_the_next_smaller_plan_or_proposes_it(tiny_plans):
 
     def attempt(planned, resume):
         tried.append((planned.plan.process, resume))
-        if len(tried) < 3:
+        if len(tried) < 2:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+        if len(tried) < 3:
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate")
         return "done"
 
     assert train_within(planned, attempt, False) == "done"
@@ -78,6 +80,12 @@ def test_out_of_memory_takes_the_next_smaller_plan_or_proposes_it(tiny_plans):
     )
     with pytest.raises(UserError, match="the run is saved: go on with --resume --set per_device"):
         train_within(fixed, attempt, False)
+
+    def fail(planned, resume):
+        raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        train_within(planned, fail, False)
 
 
 def test_a_run_that_runs_out_is_saved_and_goes_on_smaller(tiny_config, monkeypatch, capsys):
