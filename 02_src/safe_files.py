@@ -39,13 +39,17 @@ def sync_file(path: Path) -> None:
 
 
 @contextmanager
-def replacing(file: Path) -> Iterator[Path]:
+def replacing(file: Path, many_writers: bool = False) -> Iterator[Path]:
     """A temporary sibling to write to, which then takes the file's name.
 
-    Readers see the old file or the new one, whole; after an error the old one, and no sibling.
+    Readers see the old file or the new one, whole; after an error the old one, and no sibling. What
+    a kill leaves is written over the next time.
+
+    Args:
+        many_writers: several processes may write this file at once (caches).
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    scratch = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    scratch = file.with_name(f".{file.name}.{os.getpid() if many_writers else 0}.tmp")
     try:
         yield scratch
         sync_file(scratch)

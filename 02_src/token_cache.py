@@ -63,5 +63,5 @@ def write_tokens(file: Path, rows: list[Row], kept: list[int], notices: list[str
         flat = [token for row in rows for token in row[name]]
         tensors[name] = torch.tensor(flat, dtype=torch.int32)
         tensors[f"{name}_lengths"] = torch.tensor([len(row[name]) for row in rows])
-    with replacing(file) as scratch:
+    with replacing(file, many_writers=True) as scratch:
         save_file(tensors, scratch, {"notices": json.dumps(notices)})

@@ -64,7 +64,7 @@ def read_cached_logps(folder: Path, key: str, rows: int) -> Logps | None:
 
 def write_cached_logps(folder: Path, key: str, logps: Logps) -> None:
     """Save log-probs through a temporary sibling."""
-    with replacing(folder / f"{key}.safetensors") as scratch:
+    with replacing(folder / f"{key}.safetensors", many_writers=True) as scratch:
         save_file({"chosen": logps[0].contiguous(), "rejected": logps[1].contiguous()}, scratch)
 
 

@@ -22,7 +22,7 @@ from checkpoints import check_adapter_files, find_checkpoint, list_checkpoints
 from config import REPOSITORY
 from errors import UserError, describe_machine_trouble, escape_controls
 from run_lock import hold_run, lock_file
-from safe_files import find_damage, publish_folder, write_manifest
+from safe_files import find_damage, publish_folder, replacing, write_manifest
 
 
 @pytest.fixture(scope="module")
@@ -218,3 +218,19 @@ def test_other_errors_keep_their_traceback():
 def test_control_characters_are_shown_and_not_obeyed():
     text = "a\x1b[2Jb\x07\x9b\u202ec\td\n"
     assert escape_controls(text) == "a\\x1b[2Jb\\x07\\x9b\\u202ec\td\n"
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    file = tmp_path / "new" / "settings.json"
+    with replacing(file) as scratch:
+        scratch.write_text("one")
+        assert not file.exists()
+    with pytest.raises(ValueError), replacing(file) as scratch:
+        scratch.write_text("half of tw")
+        raise ValueError
+    assert file.read_text() == "one" and list(file.parent.iterdir()) == [file]
+    with replacing(file, many_writers=True) as mine, replacing(file) as other:
+        assert mine != other
+        mine.write_text("mine")
+        other.write_text("other")
+    assert file.read_text() == "mine" and list(file.parent.iterdir()) == [file]
