@@ -20,7 +20,7 @@ SPARE_MEMORY = 4  # 4-bit weights are kept dequantised where this many times the
 
 
 def fuse_lora_layers(model: torch.nn.Module) -> list[torch.nn.Module]:
-    """Give every plain LoRA layer of `model` the fused forward; the layers changed.
+    """Give every plain LoRA layer, and 4-bit layers without LoRA, a fused forward; the changed.
 
     Layers with dropout, DoRA and other variants, LoRA biases or several adapters keep PEFT's
     forward, and so does a fused layer while its adapter is off or merged.
@@ -28,8 +28,12 @@ def fuse_lora_layers(model: torch.nn.Module) -> list[torch.nn.Module]:
     layers = [module for module in model.modules() if is_plain(module)]
     for layer in layers:
         layer.forward = functools.partial(forward_fused, layer, layer.forward)
-    keep_dequantised([layer.get_base_layer().weight for layer in layers])
-    return layers
+    wrapped = {m.get_base_layer() for m in model.modules() if isinstance(m, LoraLayer)}
+    bare = [m for m in model.modules() if type(m) is Linear4bit and m not in wrapped]
+    for layer in bare:
+        layer.forward = functools.partial(forward_frozen, layer)
+    keep_dequantised([layer.weight for layer in [*(x.get_base_layer() for x in layers), *bare]])
+    return layers + bare
 
 
 def keep_dequantised(weights: list[torch.Tensor]) -> None:
@@ -65,9 +69,7 @@ def forward_fused(layer: LoraLayer, stock_forward, x: torch.Tensor, *args, **kwa
     """`layer`'s output [..., out] for x [..., in]; PEFT's own forward for anything unusual."""
     if layer.merged or args or kwargs:
         return stock_forward(x, *args, **kwargs)
-    dtype = x.dtype
-    if torch.is_autocast_enabled(x.device.type):
-        dtype = torch.get_autocast_dtype(x.device.type)
+    dtype = choose_dtype(x)
     if layer.disable_adapters and not torch.is_grad_enabled():
         return run_base(layer.get_base_layer(), x.to(dtype))
     if layer.disable_adapters:
@@ -77,6 +79,20 @@ def forward_fused(layer: LoraLayer, stock_forward, x: torch.Tensor, *args, **kwa
     base = layer.get_base_layer()
     with torch.autocast(x.device.type, enabled=False):
         return LoraLinear.apply(x.to(dtype), base.weight, base.bias, a, b, layer.scaling[name])
+
+
+def forward_frozen(layer: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """The output [..., out] of a frozen 4-bit layer without LoRA, for x [..., in]."""
+    dtype = choose_dtype(x)
+    with torch.autocast(x.device.type, enabled=False):
+        return FrozenLinear.apply(x.to(dtype), layer.weight, layer.bias)
+
+
+def choose_dtype(x: torch.Tensor) -> torch.dtype:
+    """What a linear layer computes in: autocast's dtype, or x's own."""
+    if torch.is_autocast_enabled(x.device.type):
+        return torch.get_autocast_dtype(x.device.type)
+    return x.dtype
 
 
 def run_base(base: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -110,6 +126,23 @@ class LoraLinear(torch.autograd.Function):
             weight = read_weight(ctx.weight, grad.dtype)
             grad_x = (grad @ weight).addmm_(grad_low, a).view(ctx.shape)
         return grad_x, None, None, grad_low.t() @ rows, grad.t() @ low, None
+
+
+class FrozenLinear(torch.autograd.Function):
+    """The gradient for x alone; nothing of x is kept."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias):
+        """x [..., in], weight [out, in] in 4 bit -> [..., out]."""
+        ctx.weight, ctx.shape = weight, x.shape
+        y = multiply_frozen(x.reshape(-1, x.shape[-1]), weight, bias)
+        return y.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx, grad):
+        """grad [..., out] -> gradient of x."""
+        rows = grad.reshape(-1, grad.shape[-1])
+        return (rows @ read_weight(ctx.weight, grad.dtype)).view(ctx.shape), None, None
 
 
 def multiply_frozen(

@@ -1,5 +1,6 @@
 """Fused layers compute what the layers they replace compute; batches split by tokens."""
 
+import bitsandbytes
 import pytest
 import torch
 from test_fast import make_rows, make_trainer
@@ -52,6 +53,27 @@ def test_dropout_and_switched_off_adapters_keep_pefts_forward(tmp_path, tokenize
     fuse_lora_layers(model)
     with model.disable_adapter():
         assert torch.equal(model(input_ids=torch.arange(1, 9)[None]).logits, off)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_4_bit_layers_without_lora_compute_what_bitsandbytes_does(bias):
+    torch.manual_seed(0)
+    layer = bitsandbytes.nn.Linear4bit(
+        128, 64, bias=bias, compute_dtype=torch.float32, quant_type="nf4", compress_statistics=True
+    ).to("cpu")
+    layer.weight.quant_state.dtype = torch.float32
+    x = torch.randn(2, 5, 128)
+    found = []
+    for changed in (False, True):
+        assert fuse_lora_layers(torch.nn.Sequential(layer)) == [layer] if changed else True
+        entry = x.clone().requires_grad_()
+        y = layer(entry)
+        y.square().sum().backward()
+        found.append((y.detach(), entry.grad))
+    assert torch.allclose(found[0][0], found[1][0], rtol=1e-5, atol=1e-5)
+    assert torch.allclose(found[0][1], found[1][1], rtol=1e-5, atol=1e-4)
+    undo_fusion([layer])
+    assert torch.equal(layer(x), found[0][0])
 
 
 def test_batches_split_by_tokens_hold_everything_once():
