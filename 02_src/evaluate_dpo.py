@@ -30,6 +30,7 @@ from evaluation.model_names import CONTROLS, MODELS, choose_tuned, find_folder, 
 from evaluation.parts import Parts, hash_model, part_key
 from evaluation.question_sets import (
     QuestionSet,
+    check_limit,
     load_question_sets,
     read_glossary,
     require_glossary,
@@ -204,8 +205,7 @@ def parse_arguments() -> argparse.Namespace:
     for name in arguments.models:
         if name not in MODELS and not resolve_path(name).is_dir():
             raise UserError(f"--models {name}: choose from {', '.join(MODELS)}, or a model folder")
-    if arguments.limit is not None and arguments.limit < 1:
-        raise UserError(f"--limit {arguments.limit}: must be 1 or more")
+    check_limit(arguments.limit)
     return arguments
 
 

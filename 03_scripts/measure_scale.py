@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "02_src"))
 
 from config import load_run_config, resolve_path
 from errors import UserError, run_main
+from evaluation.question_sets import check_limit
 from evaluation.verdict import percent
 from recipes.goals import GOALS, MORE, read_values
 
@@ -37,6 +38,7 @@ def parse_arguments() -> argparse.Namespace:
     for scale in arguments.scales:
         if not 0 < scale <= 1:
             raise UserError(f"--scales {scale:g}: must be above 0 and at most 1")
+    check_limit(arguments.limit)
     return arguments
 
 

@@ -36,6 +36,12 @@ class QuestionSet:
         return replace(self, pairs=self.pairs[part], passages=self.passages[part])
 
 
+def check_limit(limit: int | None) -> None:
+    """UserError when --limit is given and below 1."""
+    if limit is not None and limit < 1:
+        raise UserError(f"--limit {limit}: must be 1 or more")
+
+
 def load_question_sets(
     config: Config, limit: int | None = None, names: Sequence[str] | None = None
 ) -> list[QuestionSet]:

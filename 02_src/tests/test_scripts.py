@@ -58,9 +58,10 @@ def test_a_half_written_last_line_of_metrics_is_left_out(tmp_path):
     assert [r["step"] for r in read_metrics(tmp_path)] == [1]
 
 
-@pytest.mark.parametrize("scales, problem", [(["0"], "--scales 0:"), (["1.5"], "--scales 1.5:")])
-def test_scales_out_of_range_are_refused_in_one_line(run_stage, scales, problem):
-    done = run_stage("03_scripts/measure_scale.py", "--run", "04_models/none", "--scales", *scales)
+@pytest.mark.parametrize("key, value", [("scales", "0"), ("scales", "1.5"), ("limit", "0")])
+def test_scales_and_limits_out_of_range_are_refused_in_one_line(run_stage, key, value):
+    problem = f"--{key} {value}:"
+    done = run_stage("03_scripts/measure_scale.py", "--run", "04_models/none", f"--{key}", value)
     assert done.rc == 2 and problem in done.err
     assert len(done.err.strip().splitlines()) == 1
 
