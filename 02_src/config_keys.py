@@ -148,6 +148,15 @@ class Config(BaseModel):
     loss_weights: list[Weight] | None = key(None, "one weight per loss type; null: all 1")
     ld_alpha: float | None = key(None, "LD-DPO weight past the shared length", ge=0, le=1)
     label_smoothing: float = key(0.0, "for robust and exo_pair", ge=0, lt=0.5)
+    rehearsal_file: str | None = key(
+        None, "general texts on which the policy keeps the base's predictions; null: off"
+    )
+    rehearsal_weight: float = key(
+        1.0, "weight in the loss of the mean KL(base || policy) per token of them", gt=0, le=1000
+    )
+    rehearsal_per_pair: float = key(
+        0.25, "blocks of 64 tokens of them for each pair, at least one a micro-step", gt=0, le=16
+    )
     fast_forward: bool = key(True, "compute each prompt once per pair; false is stock TRL")
     cuda_graphs: bool = key(True, "replay training steps as CUDA graphs; needs an NVIDIA GPU")
 
@@ -174,6 +183,12 @@ class Config(BaseModel):
     def effective_batch(self) -> int:
         """Pairs per optimizer step on one device."""
         return self.per_device_train_batch_size * self.gradient_accumulation_steps
+
+    @property
+    def rehearsal_blocks(self) -> int:
+        """Blocks of general text in each micro-step."""
+        share = self.rehearsal_per_pair * self.per_device_train_batch_size
+        return max(1, round(share)) if self.rehearsal_file else 0
 
     @property
     def eval_batch(self) -> int:

@@ -189,7 +189,7 @@ def verify_plan(trainer, plan: Plan) -> None:
 
     rows, lengths = trainer.train_dataset, measure_pairs(trainer.train_dataset)
     longest = sorted(range(len(rows)), key=lambda i: -lengths[i])[: plan.batch]
-    batch = trainer.collate([rows[i] for i in longest])
+    batch = trainer.collate([rows[i] for i in longest], training=True)
     torch.cuda.reset_peak_memory_stats()
     with torch.random.fork_rng(devices=[trainer.accelerator.device]):
         trainer.model.train()

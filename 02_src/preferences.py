@@ -16,6 +16,7 @@ from typing import Any
 
 from config import Config
 from errors import UserError, escape_controls
+from general_texts import GeneralText, load_texts
 from row_readers import read_rows
 from utils.formatting import Message, format_row
 
@@ -46,6 +47,7 @@ class PreferenceData:
     train: list[Pair]
     validation: list[Pair]
     notices: list[str]
+    general: list[GeneralText] = field(default_factory=list)  # to rehearse
 
 
 def load_preferences(config: Config) -> PreferenceData:
@@ -55,15 +57,16 @@ def load_preferences(config: Config) -> PreferenceData:
         UserError: no such file, or rows that cannot be trained on; one line names each (the first
             20 on stderr), the last line the count.
     """
+    general = load_texts(config)
     pairs, notices = load_pairs(config.dataset_hf, config)
     if config.dataset_shuffle:
         random.Random(config.seed).shuffle(pairs)
     pairs = pairs[: config.max_train_samples]
     if config.validation_file:
         validation, more = load_pairs(config.validation_file, config)
-        return PreferenceData(pairs, validation, notices + more)
+        return PreferenceData(pairs, validation, notices + more, general)
     train, validation = split_by_prompt(pairs, config.validation_fraction, config.seed)
-    return PreferenceData(train, validation, notices)
+    return PreferenceData(train, validation, notices, general)
 
 
 def load_pairs(name: str, config: Config) -> tuple[list[Pair], list[str]]:

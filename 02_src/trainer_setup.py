@@ -13,6 +13,7 @@ from memory.plan import Plan
 from preferences import PreferenceData
 from processes import shards_base
 from qlora import build_lora_config, choose_precision
+from rehearsal_texts import make_rehearsal
 from run_log import RunLog
 from safe_trainer import SafeTrainer
 from tokenization import TokenizedPairs, require_rows, tokenize_pairs
@@ -29,8 +30,8 @@ from validation_sample import ValidationSample
 REFERENCE_BATCH = 256  # pairs at most; the reference pass also limits tokens
 SHARDED = (
     "the base is sharded (FSDP): TRL's own forward is used, since the fast forward's CUDA graphs "
-    "cannot hold the exchange of weights; the reference is computed at each step, and validation "
-    "questions are not asked"
+    "cannot hold the exchange of weights; the reference is computed at each step, nothing is "
+    "rehearsed, and validation questions are not asked"
 )
 REFERENCE_CACHE = REPOSITORY / "04_models" / "cache" / "reference"
 
@@ -56,10 +57,12 @@ def build_trainer(
     best = choose_best_metric(config, bool(validation.rows), bool(sample))
     memory = MemoryCallback(device.kind, plan, RunLog(log_folder(config)))
     callbacks = [memory, *build_callbacks(config, sample, best)]
+    texts = [] if shards_base() else data.general
     trainer = SafeTrainer(
         sources=[pair.source for pair in train.pairs],
         fast_forward=config.fast_forward and not shards_base(),
         cuda_graphs=config.cuda_graphs,
+        rehearsal=make_rehearsal(config, texts, len(train.rows), tokenizer, model),
         reference_cache=REFERENCE_CACHE,
         model=model,
         args=build_arguments(config, device, bool(validation.rows), best),

@@ -10,7 +10,8 @@ import torch
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from fast.columns import REFERENCE_COLUMNS
-from fast.layout import PairIds, count_shared, fill_grid, pack_pairs
+from fast.layout import PairIds, fill_grid, measure_entries, pack_pairs
+from fast.rehearsal import BLOCK, Rehearsal
 from fast.rows import choose_width
 
 PAIRS_TRIED = 512  # for the choice of a row width
@@ -42,15 +43,20 @@ class PackedPreferenceCollator(DataCollatorForPreference):
     few_shapes: bool = False
     share: bool = True  # whether pairs may share tokens; False with dropout
     usual_width: int | None = None  # of rows, where one suits the whole run
+    rehearsal: Rehearsal | None = None  # what rides along, in training only
 
-    def fix_width(self, rows: Sequence[dict[str, Any]], batch: int) -> None:
-        """Choose one row width for a run from random batches of its pairs: few shapes."""
+    def fix_width(self, rows: Sequence[dict[str, Any]], batch: int, blocks: int = 0) -> None:
+        """Choose one row width for a run from random batches of its pairs: few shapes.
+
+        Args:
+            blocks: how many blocks of text each batch rehearses.
+        """
         draw, tried, size = random.Random(0), [], min(batch, len(rows))
         for _ in range(-(-PAIRS_TRIED // size)):
             pairs = [self.truncate(rows[i]) for i in draw.sample(range(len(rows)), size)]
             pairs = [pair for pair in pairs if pair.prompt and pair.chosen and pair.rejected]
             if pairs:
-                tried.append(([pair.length for pair in pairs], count_shared(pairs, self.share)))
+                tried.append(measure_entries(pairs, self.share, [BLOCK] * blocks))
         self.few_shapes, self.usual_width = True, choose_width(tried) if tried else None
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
@@ -63,8 +69,15 @@ class PackedPreferenceCollator(DataCollatorForPreference):
             if name in examples[0]:
                 batch[name] = torch.tensor([example[name] for example in examples])
         width = batch["input_ids"].shape[1]
-        how = (self.few_shapes, self.share, self.usual_width)
+        how = (self.few_shapes, self.share, self.usual_width, self.draw_blocks(pairs))
         return HostBatch({**batch, **pack_pairs(pairs, width, self.pad_token_id, *how)})
+
+    def draw_blocks(self, pairs: Sequence[PairIds]) -> list[tuple[int, list[int]]]:
+        """(number, token ids) of the blocks that go with these pairs."""
+        if self.rehearsal is None:
+            return []
+        ids = [token for pair in pairs for token in pair.chosen]
+        return [(n, self.rehearsal.blocks[n].tolist()) for n in self.rehearsal.draw(ids)]
 
     def truncate(self, example: dict[str, Any]) -> PairIds:
         """The pair with both answers cut at max_length, as keep_start does."""

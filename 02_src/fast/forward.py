@@ -8,10 +8,10 @@ from trl.trainer.utils import FusedCausalLMOutput
 from fast import attention
 from fast.graph_recorder import GraphRecorder
 from fast.graphs import GraphedScorer, Packed
-from fast.head import OUTPUTS, score_hidden
+from fast.head import OUTPUTS, measure_divergence, score_hidden
 from fast.layout import build_attention_mask
 
-PACKED = ("ids", "positions", "ends", "sources", "targets", "places")
+PACKED = ("ids", "positions", "ends", "sources", "lessons", "targets", "places")
 
 
 def find_obstacle(model: torch.nn.Module) -> str | None:
@@ -44,7 +44,9 @@ def install_packed_forward(model: torch.nn.Module, graphs: bool = False) -> "Pac
         packed = {name: kwargs.pop(f"packed_{name}", None) for name in PACKED}
         if packed["ids"] is None:
             return stock(*args, **kwargs)
-        return spread_results(scorer(packed), packed["places"], kwargs["labels"])
+        found, recited = scorer(packed), packed["lessons"].shape[0]
+        scorer.divergence = found[0, :recited].mean() if recited else None
+        return spread_results(found[:, recited:], packed["places"], kwargs["labels"])
 
     model.forward = forward
     return scorer
@@ -57,15 +59,17 @@ class PackedScorer:
         self.model = model
         self.graphs = graphs and model.device.type == "cuda"
         self.graphed: GraphedScorer | None = None
+        self.states: torch.Tensor | None = None  # [T, H] the reference's, of all blocks' tokens
+        self.divergence: torch.Tensor | None = None  # mean KL of the last batch's blocks
 
     def __call__(self, packed: Packed) -> torch.Tensor:
-        """[4, N] results (see OUTPUTS) on the device of `packed`, which may be the host."""
+        """[4, M + N] (see score_packed) on the device of `packed`, which may be the host."""
         found = None
         if self.graphs and self.model.training and torch.is_grad_enabled():
             found = self.replay(packed)
         if found is None:
             on_device = {name: tensor.to(self.model.device) for name, tensor in packed.items()}
-            found = score_packed(self.model, on_device).to(packed["ids"].device)
+            found = score_packed(self.model, on_device, self.states).to(packed["ids"].device)
         return found
 
     def replay(self, packed: Packed) -> torch.Tensor | None:
@@ -73,21 +77,33 @@ class PackedScorer:
         if self.graphed is None:
             autocast = torch.is_autocast_enabled("cuda")
             dtype = torch.get_autocast_dtype("cuda") if autocast else self.model.dtype
-            score = functools.partial(score_packed, self.model)
+            score = functools.partial(score_packed, self.model, states=self.states)
             self.graphed = GraphedScorer(self.model, score, dtype, GraphRecorder())
         return self.graphed(packed)
 
 
-def score_packed(model: torch.nn.Module, packed: Packed) -> torch.Tensor:
-    """[4, N] fp32: log-prob, entropy, mean logit and "is the argmax" of each completion token.
+def score_packed(
+    model: torch.nn.Module, packed: Packed, states: torch.Tensor | None = None
+) -> torch.Tensor:
+    """[4, M + N] fp32: log-prob, entropy, mean logit and "is the argmax" of completion tokens.
+
+    The first M, of the rehearsed tokens, hold KL(reference || policy) and zeros instead.
 
     Args:
         model: causal LM with base_model, an output head, and TRL's logit transforms.
         packed: tensors of fast.layout.pack_pairs, on the model's device.
+        states: [T, H] the reference's hidden states that packed["lessons"] [M] points to.
     """
     hidden = run_backbone(model, packed)  # [R, S, H]
-    hidden = hidden.reshape(-1, hidden.shape[-1]).index_select(0, packed["sources"])  # [N, H]
-    return score_hidden(model, hidden, packed["targets"])
+    hidden = hidden.reshape(-1, hidden.shape[-1]).index_select(0, packed["sources"])  # [M + N, H]
+    recited = packed["lessons"].shape[0]
+    found = score_hidden(model, hidden[recited:], packed["targets"])
+    if not recited:
+        return found
+    taught = states.index_select(0, packed["lessons"])
+    divergence = measure_divergence(model, hidden[:recited], taught)
+    nothing = found.new_zeros(len(OUTPUTS) - 1, recited)
+    return torch.cat([torch.cat([divergence[None], nothing]), found], 1)
 
 
 def spread_results(

@@ -23,7 +23,7 @@ from fast.trainable_copies import TrainableCopies
 
 Packed = dict[str, torch.Tensor]
 Score = Callable[[Packed], torch.Tensor]
-GRIDS, LISTS = ("ids", "positions", "ends"), ("sources", "targets")
+GRIDS, LISTS = ("ids", "positions", "ends"), ("sources", "lessons", "targets")
 MOST_RESTARTS = 3  # times that all graphs are dropped because memory ran out
 MOST_BUCKETS = 24  # captured shapes kept; each costs about 0.7 s and some MB
 SLACK_SHARE, SLACK_TOKENS = 1.1, 320  # a captured bucket serves batches this much smaller
@@ -35,18 +35,19 @@ class Bucket:
 
     rows: int
     width: int
-    count: int
+    count: int  # of hidden states used; the first `recited` are of rehearsed tokens
+    recited: int
     flat: torch.Tensor  # [3 * rows * width + 2 * count] all inputs, one host-to-device copy
-    grad_logps: torch.Tensor  # [count] gradient of the log-probs
+    grad_logps: torch.Tensor  # [count] gradient of the log-probs and divergences
     stats: torch.Tensor | None = None  # [4, count] results
     live: torch.Tensor | None = None  # stats with its autograd graph, while recording
     forward_graph: Any = None
     backward_graph: Any = None
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """(rows, width, count)."""
-        return self.rows, self.width, self.count
+    def shape(self) -> tuple[int, int, int, int]:
+        """(rows, width, count, recited)."""
+        return self.rows, self.width, self.count, self.recited
 
     @property
     def cost(self) -> int:
@@ -54,24 +55,24 @@ class Bucket:
         return self.rows * self.width + self.count
 
 
-def split_inputs(flat: torch.Tensor, rows: int, width: int, count: int) -> Packed:
+def split_inputs(flat: torch.Tensor, rows: int, width: int, count: int, recited: int) -> Packed:
     """Views of a flat input buffer, named as in a packed batch."""
     grid = rows * width
-    sizes = [grid] * len(GRIDS) + [count] * len(LISTS)
+    sizes = [grid] * len(GRIDS) + [count, recited, count - recited]
     parts = dict(zip((*GRIDS, *LISTS), flat.split(sizes), strict=True))
     return {k: v.view(rows, width) if k in GRIDS else v for k, v in parts.items()}
 
 
-def fill_inputs(flat: torch.Tensor, shape: tuple[int, int, int], packed: Packed) -> None:
+def fill_inputs(flat: torch.Tensor, shape: tuple[int, int, int, int], packed: Packed) -> None:
     """Write a batch into a flat buffer of a bucket's shape; what is left over is zero."""
     views = split_inputs(flat.zero_(), *shape)
     rows, width = packed["ids"].shape
-    count = packed["targets"].shape[0]
     for name in GRIDS:
         views[name][:rows, :width].copy_(packed[name])
     row = torch.div(packed["sources"], width, rounding_mode="floor")
-    views["sources"][:count].copy_(packed["sources"] + row * (shape[1] - width))
-    views["targets"][:count].copy_(packed["targets"])
+    moved = {**packed, "sources": packed["sources"] + row * (shape[1] - width)}
+    for name in LISTS:
+        views[name][: moved[name].shape[0]].copy_(moved[name])
 
 
 class GraphedScorer:
@@ -88,7 +89,7 @@ class GraphedScorer:
         """
         Args:
             model: the causal LM on its device, adapters included.
-            score: packed tensors -> [4, N] fp32 results, the log-probs first.
+            score: packed tensors -> [4, M + N] fp32 results, the differentiable ones first.
             dtype: compute dtype; parameters in another one are copied to it.
         """
         self.score, self.dtype, self.recorder = score, dtype, recorder
@@ -102,34 +103,36 @@ class GraphedScorer:
         self.anchor = torch.zeros((), requires_grad=True)
 
     def __call__(self, packed: Packed) -> torch.Tensor | None:
-        """[4, N] results on the batch's device, or None when this batch has to run eagerly."""
+        """[4, M + N] results on the batch's device, or None when this batch has to run eagerly."""
         bucket = None if self.failure else self.find_bucket(packed)
         if bucket is None:
             return None
         self.load(bucket, packed)
         logps, rest = Replay.apply(self.anchor, self, bucket, packed["ids"].device)
-        count = packed["targets"].shape[0]
+        count = packed["sources"].shape[0]
         return torch.cat([logps[None, :count], rest[:, :count]])
 
     def find_bucket(self, packed: Packed) -> Bucket | None:
         """A captured bucket that holds the batch; captured now when there is none."""
         rows, width = packed["ids"].shape
-        count = packed["targets"].shape[0]
+        count, recited = packed["sources"].shape[0], packed["lessons"].shape[0]
         limit = max(SLACK_SHARE * (rows * width + count), rows * width + count + SLACK_TOKENS)
         fitting = [
             b
             for b in self.buckets
             if b.width >= width and b.rows >= rows and b.count >= count and b.cost <= limit
+            if b.recited == recited
         ]
         if fitting:
             return min(fitting, key=lambda b: b.cost)
-        shape = (round_to_bucket(rows), width, round_to_bucket(count, 32))
+        predicted = round_to_bucket(count - recited, 32)
+        shape = (round_to_bucket(rows), width, recited + predicted, recited)
         if not self.warm or len(self.buckets) >= MOST_BUCKETS:
             self.warm = True
             return None
         return self.try_capture(shape)
 
-    def try_capture(self, shape: tuple[int, int, int]) -> Bucket | None:
+    def try_capture(self, shape: tuple[int, int, int, int]) -> Bucket | None:
         """A new bucket, or None and no more graphs when the capture fails.
 
         Memory may be missing because the pool holds it in blocks too small for this shape. So
@@ -149,17 +152,18 @@ class GraphedScorer:
         self.buckets.append(bucket)
         return bucket
 
-    def attempt(self, shape: tuple[int, int, int]) -> tuple[Bucket | None, str | None]:
+    def attempt(self, shape: tuple[int, int, int, int]) -> tuple[Bucket | None, str | None]:
         """(bucket, None), or (None, why it cannot be captured)."""
         try:
             return self.capture(*shape), None
         except RuntimeError as error:  # torch's base class of CUDA and out-of-memory errors
             return None, str(error).strip().splitlines()[0]
 
-    def capture(self, rows: int, width: int, count: int) -> Bucket:
+    def capture(self, rows: int, width: int, count: int, recited: int) -> Bucket:
         """Record forward and backward for one shape."""
         flat = torch.zeros(3 * rows * width + 2 * count, dtype=torch.long, device=self.device)
-        bucket = Bucket(rows, width, count, flat, torch.zeros(count, device=self.device))
+        slopes = torch.zeros(count, device=self.device)
+        bucket = Bucket(rows, width, count, recited, flat, slopes)
         bucket.forward_graph = self.recorder.record(lambda: self.run_forward(bucket))
         bucket.backward_graph = self.recorder.record(lambda: self.run_backward(bucket))
         return bucket

@@ -14,6 +14,7 @@ from trl.kernels.chunked_logprob import ChunkedLogProbFunction
 OUTPUTS = ("log_probs", "entropy", "mean_logits", "is_top1")
 VOCABULARY_TILE = 32768
 LOGITS_AT_ONCE = 1 << 24  # 64 MB in fp32
+DIVERGING_AT_ONCE = 1 << 23  # three times 32 MB
 
 
 def score_hidden(model: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tensor):
@@ -25,15 +26,36 @@ def score_hidden(model: torch.nn.Module, hidden: torch.Tensor, targets: torch.Te
             hidden, head.weight, head.bias, targets, 1.0, VOCABULARY_TILE, softcap, scale, OUTPUTS
         )
         return torch.stack([log_probs, entropy, mean_logits, is_top1.float()])
-    kind, dtype = hidden.device.type, hidden.dtype
-    if torch.is_autocast_enabled(kind):
-        dtype = torch.get_autocast_dtype(kind)
-    bias = None if head.bias is None else head.bias.to(dtype)
-    with torch.autocast(kind, enabled=False):
+    weight, bias = read_head(model, hidden)
+    with torch.autocast(hidden.device.type, enabled=False):
         log_probs, rest = ScoredHead.apply(
-            hidden.to(dtype), head.weight.to(dtype), bias, targets, softcap, scale
+            hidden.to(weight.dtype), weight, bias, targets, softcap, scale
         )
     return torch.cat([log_probs[None], rest])
+
+
+def measure_divergence(model: torch.nn.Module, hidden: torch.Tensor, states: torch.Tensor):
+    """[M] fp32 KL(reference || policy) of the next token, over the whole vocabulary.
+
+    Args:
+        hidden, states: [M, H] last hidden states of policy and reference; gradients flow to
+            `hidden` only.
+    """
+    weight, bias = read_head(model, hidden)
+    transform = read_logit_transform(model.config.get_text_config())
+    with torch.autocast(hidden.device.type, enabled=False):
+        policy, reference = hidden.to(weight.dtype), states.to(weight.dtype)
+        return Divergence.apply(policy, reference, weight, bias, *transform)
+
+
+def read_head(
+    model: torch.nn.Module, hidden: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The output head's weight and bias in the dtype that autocast gives hidden states."""
+    head, kind, dtype = model.get_output_embeddings(), hidden.device.type, hidden.dtype
+    if torch.is_autocast_enabled(kind):
+        dtype = torch.get_autocast_dtype(kind)
+    return head.weight.to(dtype), None if head.bias is None else head.bias.to(dtype)
 
 
 class ScoredHead(torch.autograd.Function):
@@ -66,14 +88,60 @@ class ScoredHead(torch.autograd.Function):
         return (slope * grad_log_probs[:, None]).to(slope.dtype), *[None] * 5
 
 
-def measure_logits(
-    logits: torch.Tensor, targets: torch.Tensor, softcap: float | None, scale: float
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """(OUTPUTS [4, n], probabilities [n, V], capped logits where there is a cap)."""
+class Divergence(torch.autograd.Function):
+    """KL(reference || policy) [M]; its slope by the logits is policy - reference."""
+
+    @staticmethod
+    def forward(ctx, hidden, states, weight, bias, softcap, scale):
+        """hidden and states [M, H], weight [V, H], all of one dtype."""
+        slope = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        found = []
+        step = max(1, DIVERGING_AT_ONCE // weight.shape[0])
+        for start in range(0, hidden.shape[0], step):
+            part = slice(start, start + step)
+            logits = transform_logits(F.linear(hidden[part], weight, bias).float(), softcap, scale)
+            other = transform_logits(F.linear(states[part], weight, bias).float(), softcap, scale)
+            capped = None if softcap is None else logits.clone()
+            torch.log_softmax(logits, -1, out=logits)
+            torch.log_softmax(other, -1, out=other)
+            probs = other.exp()
+            found.append(other.sub_(logits).mul_(probs).sum(-1))
+            if slope is not None:
+                grad = undo_transform(logits.exp_().sub_(probs), capped, softcap, scale)
+                torch.mm(grad.to(weight.dtype), weight, out=slope[part])
+        ctx.save_for_backward(slope)
+        return torch.cat(found)
+
+    @staticmethod
+    def backward(ctx, grad_divergence):
+        """grad_divergence [M] -> gradient of hidden."""
+        (slope,) = ctx.saved_tensors
+        return (slope * grad_divergence[:, None]).to(slope.dtype), *[None] * 5
+
+
+def transform_logits(logits: torch.Tensor, softcap: float | None, scale: float) -> torch.Tensor:
+    """Scaled and capped, in place, as the model does it."""
     if scale != 1.0:
         logits.mul_(scale)
     if softcap is not None:
         logits.div_(softcap).tanh_().mul_(softcap)
+    return logits
+
+
+def undo_transform(
+    grad: torch.Tensor, capped: torch.Tensor | None, softcap: float | None, scale: float
+) -> torch.Tensor:
+    """A slope by transformed logits as one by those before; overwrites its arguments."""
+    if capped is not None:
+        grad.mul_(capped.div_(softcap).square_().neg_().add_(1))
+    return grad if scale == 1.0 else grad.mul_(scale)
+
+
+def measure_logits(
+    logits: torch.Tensor, targets: torch.Tensor, softcap: float | None, scale: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """(OUTPUTS [4, n], probabilities [n, V], capped logits where there is a cap)."""
+    transform_logits(logits, softcap, scale)
     probs = torch.softmax(logits, -1)
     top = logits.argmax(-1, keepdim=True)
     log_z = (logits.gather(1, top) - probs.gather(1, top).log()).squeeze(1)
@@ -94,9 +162,7 @@ def differentiate(
     """d log p(target) / d logit before cap and scale, [n, V]; overwrites its arguments."""
     grad = probs.neg_()
     grad.scatter_add_(1, targets[:, None], torch.ones_like(targets, dtype=grad.dtype)[:, None])
-    if capped is not None:
-        grad.mul_(capped.div_(softcap).square_().neg_().add_(1))
-    return grad if scale == 1.0 else grad.mul_(scale)
+    return undo_transform(grad, capped, softcap, scale)
 
 
 def read_logit_transform(config) -> tuple[float | None, float]:

@@ -69,6 +69,16 @@ def count_shared(pairs: Sequence[PairIds], share: bool) -> list[list[int]]:
     return np.maximum(shared, shared.T).tolist()
 
 
+def measure_entries(
+    pairs: Sequence[PairIds], share: bool, blocks: Sequence[int] = ()
+) -> tuple[list[int], list[list[int]]]:
+    """(lengths, shared) as choose_rows takes them, of pairs and then blocks of these lengths."""
+    alone = [*(pair.length for pair in pairs), *blocks]
+    nothing = [0] * len(blocks)
+    shared = [row + nothing for row in count_shared(pairs, share)]
+    return alone, shared + [[0] * len(alone)] * len(blocks)
+
+
 def pack_pairs(
     pairs: Sequence[PairIds],
     padded_length: int,
@@ -76,6 +86,7 @@ def pack_pairs(
     few_shapes: bool = False,
     share: bool = True,
     usual_width: int | None = None,
+    blocks: Sequence[tuple[int, list[int]]] = (),
 ) -> dict[str, torch.Tensor]:
     """Packed tensors of a batch.
 
@@ -85,29 +96,40 @@ def pack_pairs(
         pad_id: token id of unused places.
         few_shapes, usual_width: see fast.rows.choose_rows.
         share: whether pairs may share tokens; False with dropout.
+        blocks: (number, token ids) of the blocks of text to rehearse, all of one length.
 
     Returns:
         packed_ids, packed_positions, packed_ends: [R, S]; ends are 0 where unused.
-        packed_sources: [N] flat places in [R * S] whose hidden states predict a completion token.
+        packed_sources: [M + N] flat places in [R * S] whose hidden states are used: first those of
+            the blocks' M tokens, then those that predict a completion token.
+        packed_lessons: [M] of each of these tokens, its place among the tokens of all blocks.
         packed_targets: [N] the predicted token ids.
         packed_places: [N] flat places of the results in TRL's [2B * (L - 1)].
     """
-    alone, shared = [pair.length for pair in pairs], count_shared(pairs, share)
-    rows, width = choose_rows(alone, shared, few_shapes, usual_width)
-    trees = [RowTree(pairs, row, padded_length, share) for row in rows]
+    lengths, shared = measure_entries(pairs, share, [len(ids) for _, ids in blocks])
+    rows, width = choose_rows(lengths, shared, few_shapes, usual_width)
+    trees = [RowTree(pairs, row, padded_length, share, blocks) for row in rows]
     if not few_shapes:
         width = round_to_bucket(max(len(tree.ids) for tree in trees), WIDTH_STEP)
     grids = {
         name: fill_grid([getattr(tree, name) for tree in trees], width, fill)
         for name, fill in (("ids", pad_id), ("positions", 0), ("ends", 0))
     }
+    packed = {**grids, **join_lists(trees, width)}
+    return {f"packed_{name}": tensor for name, tensor in packed.items()}
+
+
+def join_lists(trees: Sequence["RowTree"], width: int) -> dict[str, torch.Tensor]:
+    """What the rows point to, by name: each list one behind the other, as int64."""
+    used = [(r * width, tree.recited) for r, tree in enumerate(trees)]
+    used += [(r * width, tree.sources) for r, tree in enumerate(trees)]
     lists = {
-        "sources": [r * width + place for r, tree in enumerate(trees) for place in tree.sources],
+        "sources": [start + place for start, places in used for place in places],
+        "lessons": [number for tree in trees for number in tree.lessons],
         "targets": [token for tree in trees for token in tree.targets],
         "places": [place for tree in trees for place in tree.places],
     }
-    packed = {**grids, **{name: torch.tensor(values) for name, values in lists.items()}}
-    return {f"packed_{name}": tensor for name, tensor in packed.items()}
+    return {name: torch.tensor(values, dtype=torch.long) for name, values in lists.items()}
 
 
 def fill_grid(rows: Sequence[list[int]], width: int, fill: int) -> torch.Tensor:
@@ -119,10 +141,15 @@ def fill_grid(rows: Sequence[list[int]], width: int, fill: int) -> torch.Tensor:
 
 
 class RowTree:
-    """One row: the tree of the sequences of some pairs, depth first."""
+    """One row: the tree of the sequences of some pairs, depth first, and blocks behind it."""
 
     def __init__(
-        self, pairs: Sequence[PairIds], row: Sequence[int], padded_length: int, share: bool
+        self,
+        pairs: Sequence[PairIds],
+        row: Sequence[int],
+        padded_length: int,
+        share: bool,
+        blocks: Sequence[tuple[int, list[int]]] = (),
     ) -> None:
         self.ids: list[int] = []
         self.positions: list[int] = []
@@ -130,10 +157,13 @@ class RowTree:
         self.sources: list[int] = []
         self.targets: list[int] = []
         self.places: list[int] = []
+        self.recited: list[int] = []  # places of the blocks' tokens
+        self.lessons: list[int] = []
         self.path: list[int] = []  # places of the newest sequence's tokens, by depth
         entries = [
             (0 if share else index, ids, answer, place)
             for index in row
+            if index < len(pairs)
             for ids, answer, place in zip(
                 pairs[index].sequences,
                 (pairs[index].chosen, pairs[index].rejected),
@@ -150,7 +180,15 @@ class RowTree:
             start = place * (padded_length - 1) + first
             self.places += range(start, start + len(answer))
             before = group, ids
+        for index in (index for index in row if index >= len(pairs)):
+            self.recite(*blocks[index - len(pairs)])
         self.close(0)
+
+    def recite(self, number: int, ids: list[int]) -> None:
+        """Append a block, which shares nothing."""
+        self.add(ids, 0)
+        self.recited += self.path
+        self.lessons += range(number * len(ids), (number + 1) * len(ids))
 
     def add(self, ids: list[int], common: int) -> None:
         """Append what `ids` does not share with the sequence before it."""

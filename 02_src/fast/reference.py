@@ -1,7 +1,8 @@
-"""Reference log-probs: one pass with the adapter off, cached on disk under 04_models."""
+"""What the reference says: one pass with the adapter off, cached on disk under 04_models."""
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from fast.columns import read_ids
 from safe_files import replacing
 
-Logps = tuple[torch.Tensor, torch.Tensor]
+LOGPS = ("chosen", "rejected")  # names of cached log-probs, [rows] each
+STATES = "states"  # and of cached hidden states, [tokens, H]
 
 
 def fingerprint_weights(model: torch.nn.Module) -> str:
@@ -49,23 +51,31 @@ def reference_key(weights: str, rows: Dataset, settings: dict) -> str:
     return digest.hexdigest()[:32]
 
 
-def read_cached_logps(folder: Path, key: str, rows: int) -> Logps | None:
-    """(chosen, rejected) log-probs [rows] from the cache; None when missing or unreadable."""
+def states_key(weights: str, blocks: torch.Tensor, settings: dict) -> str:
+    """Cache key of the reference's hidden states on blocks of text."""
+    digest = hashlib.sha256(weights.encode())
+    digest.update(json.dumps(settings, sort_keys=True).encode())
+    digest.update(to_bytes(blocks))
+    return digest.hexdigest()[:32]
+
+
+def read_cached(folder: Path, key: str, names: Sequence[str], rows: int) -> list | None:
+    """The named tensors, of `rows` rows each; None when missing, unreadable or of another size."""
     file = folder / f"{key}.safetensors"
     if not file.is_file():
         return None
     try:
         tensors = load_file(file)
-        chosen, rejected = tensors["chosen"], tensors["rejected"]
+        found = [tensors[name] for name in names]
     except (OSError, KeyError, SafetensorError):  # a damaged cache is computed again
         return None
-    return (chosen, rejected) if len(chosen) == len(rejected) == rows else None
+    return found if all(len(tensor) == rows for tensor in found) else None
 
 
-def write_cached_logps(folder: Path, key: str, logps: Logps) -> None:
-    """Save log-probs through a temporary sibling."""
+def write_cached(folder: Path, key: str, tensors: dict[str, torch.Tensor]) -> None:
+    """Save tensors through a temporary sibling."""
     with replacing(folder / f"{key}.safetensors", many_writers=True) as scratch:
-        save_file({"chosen": logps[0].contiguous(), "rejected": logps[1].contiguous()}, scratch)
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, scratch)
 
 
 def split_by_tokens(lengths: list[int], tokens: int, most: int) -> list[list[int]]:

@@ -26,14 +26,9 @@ from fast.host_work import (
     without_weight_hash,
 )
 from fast.lora_linear import fuse_lora_layers
-from fast.parallel import ParallelTrainer
-from fast.reference import (
-    fingerprint_weights,
-    read_cached_logps,
-    reference_key,
-    split_by_tokens,
-    write_cached_logps,
-)
+from fast.reference import LOGPS, read_cached, reference_key, split_by_tokens, write_cached
+from fast.rehearsal import Rehearsal
+from fast.rehearsing import RehearsingTrainer
 from fast.rows import count_reference_tokens
 from fast.sampling import group_long_pairs
 
@@ -42,7 +37,7 @@ TRUSTED_DIFFERENCE = {torch.float32: 1e-3}
 TRUSTED_DIFFERENCE_16BIT = 0.1
 
 
-class PreferenceTrainer(ParallelTrainer):
+class PreferenceTrainer(RehearsingTrainer):
     """DPOTrainer over tokenised pairs; its reference is the adapter switched off."""
 
     def __init__(
@@ -51,6 +46,7 @@ class PreferenceTrainer(ParallelTrainer):
         fast_forward: bool,
         reference_cache: Path,
         cuda_graphs: bool = True,
+        rehearsal: Rehearsal | None = None,
         **arguments: Any,
     ) -> None:
         """As DPOTrainer; data sets hold prompt_ids, chosen_ids, rejected_ids.
@@ -59,11 +55,11 @@ class PreferenceTrainer(ParallelTrainer):
             fast_forward: pack pairs and compute each prompt once; False is stock TRL.
             reference_cache: folder of cached reference log-probs.
             cuda_graphs: replay training steps as CUDA graphs where there is a CUDA device.
+            rehearsal: general text whose predictions stay those of the reference.
         """
         self.cuda_graphs = cuda_graphs
         self.reference_cache = reference_cache
         self.fast_obstacle = None if fast_forward else "fast_forward is off in the config"
-        self._weights_fingerprint: str | None = None
         self._fast_ready = False
         limit_primitive_cache()
         if fast_forward:
@@ -73,7 +69,8 @@ class PreferenceTrainer(ParallelTrainer):
                 share=arguments["args"].disable_dropout,
             )
         with without_weight_hash():
-            super().__init__(**arguments)
+            super().__init__(rehearsal=rehearsal, **arguments)
+        self.prepare_rehearsal()
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
         """The pairs are tokens already: tokenization.tokenize_pairs follows the contract."""
@@ -84,7 +81,6 @@ class PreferenceTrainer(ParallelTrainer):
         if REFERENCE_COLUMNS[0] in dataset.column_names:
             return dataset
         self.prepare_fast_forward(dataset)
-        self._weights_fingerprint = self._weights_fingerprint or fingerprint_weights(self.model)
         settings = {
             "ld_alpha": self.ld_alpha,
             "autocast": [self.args.bf16, self.args.fp16],
@@ -92,15 +88,24 @@ class PreferenceTrainer(ParallelTrainer):
             "packed": self.fast_obstacle is None,
             "device": self.accelerator.device.type,
         }
-        key = reference_key(self._weights_fingerprint, dataset, settings)
-        logps = read_cached_logps(self.reference_cache, key, len(dataset))
+        key = reference_key(self.weights_fingerprint, dataset, settings)
+        logps = read_cached(self.reference_cache, key, LOGPS, len(dataset))
         if processes.agree(logps is None):
             logps = self.compute_reference(dataset, name, batch_size)
             if processes.is_main():
-                write_cached_logps(self.reference_cache, key, logps)
+                write_cached(self.reference_cache, key, dict(zip(LOGPS, logps, strict=True)))
         for column, values in zip(REFERENCE_COLUMNS, logps, strict=True):
             dataset = dataset.add_column(column, values.tolist())
         return dataset
+
+    def prepare_rehearsal(self) -> None:
+        """Have what the blocks are compared with, where the packed forward finds it."""
+        if self.rehearsal is None:
+            return
+        self.prepare_fast_forward(self.train_dataset)
+        self.learn_states()
+        if self.fast_obstacle is None:
+            self.packed_scorer.states = self._states
 
     def compute_reference(
         self, dataset: Dataset, name: str, batch_size: int
@@ -159,9 +164,10 @@ class PreferenceTrainer(ParallelTrainer):
         """The detached loss, on the training device: Trainer sums it there."""
         return super().training_step(*arguments, **options).to(self.args.device, non_blocking=True)
 
-    def collate(self, rows: list[dict]) -> dict[str, torch.Tensor]:
-        """A batch on the training device."""
-        return self._prepare_inputs(self.data_collator(rows))
+    def collate(self, rows: list[dict], training: bool = False) -> dict[str, torch.Tensor]:
+        """A batch on the training device; for training, with its blocks."""
+        collator = self.training_collator() if training else self.data_collator
+        return self._prepare_inputs(collator(rows))
 
     def prepare_fast_forward(self, dataset: Dataset) -> None:
         """Install the packed forward once; fall back to TRL's path where it is not exact."""
@@ -190,7 +196,8 @@ class PreferenceTrainer(ParallelTrainer):
         graphs = self.cuda_graphs and self.accelerator.device.type == "cuda"
         self.packed_scorer = install_packed_forward(model, graphs)
         if graphs:
-            self.data_collator.fix_width(dataset, self.args.per_device_train_batch_size)
+            blocks = self.rehearsal.count if self.rehearsal else 0
+            self.data_collator.fix_width(dataset, self.args.train_batch_size, blocks)
         changed = fuse_lora_layers(model) + fuse_layers(model)
         if model.device.type == "cpu":
             use_dense_attention(model)

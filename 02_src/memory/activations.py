@@ -12,6 +12,7 @@ from memory.shape import ModelShape
 
 VOCABULARY_TILE = 32768  # fast.forward
 TOKEN_TILE = 4096  # trl.kernels.chunked_logprob
+DIVERGING_AT_ONCE = 1 << 23  # fast.head: logits of rehearsed tokens
 FP32 = 4
 
 
@@ -22,6 +23,7 @@ class MicroStep:
     rows: int
     width: int
     count: int
+    recited: int = 0  # tokens whose distributions are compared with the reference's
 
     @property
     def tokens(self) -> int:
@@ -63,9 +65,10 @@ def size_head(shape: ModelShape, step: MicroStep, how: Setting) -> tuple[float, 
     """(forward, backward) bytes of the output head beyond its input."""
     tile = min(step.count, TOKEN_TILE) * VOCABULARY_TILE
     folded = tile * how.item if how.kernels else tile * (how.item + 5 * FP32)
-    statistics = 8 * FP32 * step.count
-    gradient = step.count * shape.hidden * (how.item + FP32)
-    return folded + statistics, folded + statistics + gradient
+    compared = min(step.recited * shape.vocabulary, DIVERGING_AT_ONCE) * (3 * FP32 + how.item)
+    slopes = how.item * step.recited * shape.hidden  # kept, and the reference's states
+    forward = max(folded, compared) + 2 * slopes + 8 * FP32 * (step.count + step.recited)
+    return forward, forward + step.count * shape.hidden * (how.item + FP32)
 
 
 def size_dequantised(shape: ModelShape, how: Setting) -> float:
@@ -82,7 +85,7 @@ def measure_training(shape: ModelShape, step: MicroStep, how: Setting) -> dict[s
     one = sum(size_layer(shape, step, how).values())
     stream = how.item * step.tokens * shape.hidden
     wide = how.item * step.tokens * shape.intermediate
-    hidden = how.item * step.count * shape.hidden  # input of the head
+    hidden = how.item * (step.count + step.recited) * shape.hidden  # input of the head
     angles = 2 * how.item * step.tokens * shape.head_width
     head_forward, head_backward = size_head(shape, step, how)
     dequantised = size_dequantised(shape, how)

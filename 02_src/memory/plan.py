@@ -11,8 +11,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from config import Config
+from config import Config, resolve_path
 from fast.fused_layers import find_kernels
+from fast.rehearsal import MOST_STATES
 from fast.rows import count_reference_tokens
 from hardware import GIB, Device
 from memory.activations import MicroStep, Setting, measure_scoring, measure_training
@@ -29,6 +30,7 @@ HANDLES = 4  # cuBLAS workspaces: forward and backward thread, on the usual and 
 CONTEXT = {"cuda": 650 * MIB, "cpu": 800 * MIB, "mps": 800 * MIB}  # driver, kernels, libraries
 BARE_CONTEXT = 500 * MIB  # of it, what CUDA takes as soon as it starts
 SMALL_WORKSPACE = ":4096:2:16:8"  # what cuBLAS takes on cards before Hopper
+BYTES_PER_TOKEN = 4  # of general text, roughly
 SLACK = 0.03  # of activations: what the allocator keeps beyond what is in use
 SLACK_BYTES = 64 * MIB
 SETTING_KEYS = (
@@ -98,11 +100,7 @@ class Plan:
 
 
 def plan_memory(
-    config: Config,
-    device: Device,
-    shape: ModelShape,
-    lengths: Lengths,
-    rates: Rates | None = None,
+    config: Config, device: Device, shape: ModelShape, lengths: Lengths, rates: Rates | None = None
 ) -> Plan:
     """The plan of the config as it stands; of several processes, of each one's device.
 
@@ -112,15 +110,16 @@ def plan_memory(
     """
     batch, steps = config.per_device_train_batch_size, config.gradient_accumulation_steps
     how, optimizer = choose_setting(config, device)
-    graphs = uses_graphs(config, device)
+    graphs, blocks = uses_graphs(config, device), count_blocks(config)
     fixed = size_weights(shape, how.four_bit, config.bnb_4bit_use_double_quant, how.item)
     trained = size_training(shape, how.rank, optimizer, graphs, how.item)
     workspace = size_workspace(device, graphs)
     worst, moving = size_worst(config, shape, lengths, how, graphs)
+    trained |= size_rehearsal(config, shape, how.item)
     parts = {**fixed, **trained, "workspace": workspace, **moving}
     resident = sum(fixed.values()) + trained["adapter"] + workspace
     stages = size_stages(config, shape, lengths, how, resident, trained, device.kind)
-    usual = find_usual(tuple(lengths), batch, graphs)
+    usual = find_usual(tuple(lengths), batch, graphs, blocks)
     return Plan(
         batch=batch,
         accumulation=steps,
@@ -154,6 +153,19 @@ def is_fast(config: Config) -> bool:
     return config.fast_forward and not shards_base()
 
 
+def count_blocks(config: Config) -> int:
+    """Blocks of general text in a micro-step; none with a sharded base."""
+    return 0 if shards_base() else config.rehearsal_blocks
+
+
+def size_rehearsal(config: Config, shape: ModelShape, item: int) -> dict[str, float]:
+    """Bytes of the reference's hidden states, from the size of the texts' file."""
+    if not count_blocks(config):
+        return {}
+    tokens = resolve_path(config.rehearsal_file).stat().st_size / BYTES_PER_TOKEN
+    return {"rehearsal": min(tokens * shape.hidden * item, MOST_STATES)}
+
+
 def choose_setting(config: Config, device: Device) -> tuple[Setting, str]:
     """(what activations depend on, optimizer) of the config on this device."""
     precision = choose_precision(config, device)
@@ -174,7 +186,7 @@ def size_worst(
     """The largest micro-step and the bytes at its peak beyond weights and optimizer."""
     batch = config.per_device_train_batch_size
     if is_fast(config):
-        worst = find_worst(tuple(lengths), batch, graphs)
+        worst = find_worst(tuple(lengths), batch, graphs, count_blocks(config))
         return worst, measure_training(shape, worst, how)
     worst = pad_batch(sorted(lengths, reverse=True)[:batch])
     return worst, measure_stock(shape, worst, how)

@@ -110,7 +110,7 @@ def predict_micro_step(
     linear = 2 * shape.linear_weights * tokens * uses
     lora = 2 * shape.count_adapter(how.rank) * tokens * (uses + 1)
     attention = 4 * tokens * step.width * shape.query * shape.layers * (uses + 1.5)
-    head = 2 * shape.vocabulary * shape.hidden * step.count * 3
+    head = 2 * shape.vocabulary * shape.hidden * (step.count + step.recited) * 3
     seconds = (linear + lora) / rates.find_matmul(tokens) + head / rates.find_matmul(step.count)
     seconds += attention / (ATTENTION_SHARE * rates.find_matmul(tokens))
     layer = sum(size_layer(shape, step, how).values())

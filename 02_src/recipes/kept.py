@@ -106,7 +106,8 @@ def keep_run(out: Path, run: StudyRun, folder: Path, metrics: Path, about: dict)
 
 def describe_origin(config: Config) -> dict:
     """When, with which versions, on which data (sha256 of each file)."""
-    files = [config.dataset_hf, config.validation_file, *config.test_files.values()]
+    files = [config.dataset_hf, config.validation_file, config.rehearsal_file]
+    files += config.test_files.values()
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "versions": [f"{name} {version(name)}" for name in LIBRARIES],

@@ -100,6 +100,8 @@ BOUNDS = (
     ("lora_r", [1, 1024], [0, 1025]),
     ("lora_alpha", [0.5], [0, float("inf")]),
     ("adapter_scale", [0.01, 1], [0, 1.1]),
+    ("rehearsal_weight", [0.01, 1000], [0, 1001]),
+    ("rehearsal_per_pair", [0.01, 16], [0, 17]),
     ("lora_dropout", [0, 0.9], [-0.1, 1]),
     ("dpo_beta", [0.001, 100], [0, 101]),
     ("loss_weights", [None, [1, 0.5]], [[float("nan"), 1], [-1, 1]]),
@@ -128,7 +130,13 @@ FLAGS = (
     "auto_fit",
 )  # fmt: skip
 TEXTS = ("model_name", "dataset_hf", "dataset_split", "template_date", "output_dir", "merged_dir")
-OPTIONAL_TEXTS = ("model_revision", "validation_file", "system_prompt", "chat_template")
+OPTIONAL_TEXTS = (
+    "model_revision",
+    "validation_file",
+    "system_prompt",
+    "chat_template",
+    "rehearsal_file",
+)
 OTHERS = {"test_files", "lora_target_modules", "logging_dir"}
 
 

@@ -67,6 +67,7 @@ def make_trainer(
     model = transformers.AutoModelForCausalLM.from_config(
         config_class(**{**SIZES, **extra}), attn_implementation="sdpa"
     )
+    rehearsal = options.pop("rehearsal", None)
     arguments = DPOConfig(
         output_dir=str(folder), use_cpu=True, bf16=False, report_to="none", disable_tqdm=True,
         per_device_train_batch_size=len(rows), precompute_ref_log_probs=True,
@@ -75,6 +76,7 @@ def make_trainer(
     trainer = PreferenceTrainer(
         fast_forward=fast,
         reference_cache=folder / f"cache-{fast}",
+        rehearsal=rehearsal,
         model=model,
         args=arguments,
         train_dataset=Dataset.from_list(rows),

@@ -58,7 +58,7 @@ def use_graphs(trainer, recorder) -> GraphedScorer:
     scorer = trainer.packed_scorer
     scorer.graphs = True
     scorer.graphed = GraphedScorer(
-        model, functools.partial(score_packed, model), torch.float32, recorder
+        model, functools.partial(score_packed, model, states=scorer.states), torch.float32, recorder
     )
     trainer.data_collator.fix_width(trainer.train_dataset, 3)
     return scorer.graphed

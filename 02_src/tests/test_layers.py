@@ -44,6 +44,7 @@ LAYERS = {
         (
             "preferences",
             "row_readers",
+            "general_texts",
             "hardware",
             "run_log",
             "base_models",

@@ -1,0 +1,168 @@
+"""Rehearsal: the divergence is exact, rides in packed rows and graphs, and keeps what it is for."""
+
+import pytest
+import torch
+from test_fast import MODELS, assert_close, make_rows, make_trainer
+from test_graphs import FakeRecorder, assert_same, use_graphs
+from torch.nn import functional as F
+from transformers import AutoModelForCausalLM
+
+from config import load_config
+from errors import UserError
+from fast import head
+from fast.head import Divergence
+from fast.rehearsal import BLOCK, METRIC, Rehearsal, cut_blocks
+from general_texts import GeneralText, load_texts
+from rehearsal_texts import make_rehearsal, render_texts
+
+
+def make_blocks(count: int, weight: float = 2.0, drawn: int | None = None) -> Rehearsal:
+    """Blocks of random tokens; all of them go with each batch unless `drawn` says fewer."""
+    draw = torch.Generator().manual_seed(5)
+    blocks = torch.randint(1, 96, (count, BLOCK), generator=draw)
+    return Rehearsal(blocks, weight, count if drawn is None else drawn)
+
+
+def run_training_step(trainer) -> tuple[list[float], dict[str, torch.Tensor]]:
+    """([loss, divergence], gradients) of one training batch."""
+    trainer.model.train()
+    trainer.model.zero_grad()
+    rows = [trainer.train_dataset[i] for i in range(len(trainer.train_dataset))]
+    loss = trainer.compute_loss(trainer.model, trainer.collate(rows, training=True))
+    loss.backward()
+    named = trainer.model.named_parameters()
+    gradients = {name: p.grad.clone() for name, p in named if p.requires_grad}
+    return [loss.item(), trainer._metrics["train"][METRIC][-1]], gradients
+
+
+@pytest.mark.parametrize("softcap, scale, biased", [(None, 1.0, False), (4.0, 0.5, True)])
+def test_divergence_and_its_gradient_equal_torchs(softcap, scale, biased, monkeypatch):
+    monkeypatch.setattr(head, "DIVERGING_AT_ONCE", 3 * 50)  # four chunks
+    torch.manual_seed(0)
+    hidden, states = torch.randn(11, 16).requires_grad_(), torch.randn(11, 16)
+    weight, bias = torch.randn(50, 16), torch.randn(50) if biased else None
+    slopes = torch.randn(11)
+
+    def predict(x: torch.Tensor) -> torch.Tensor:
+        logits = F.linear(x, weight, bias) * scale
+        return (logits if softcap is None else softcap * (logits / softcap).tanh()).log_softmax(-1)
+
+    found = Divergence.apply(hidden, states, weight, bias, softcap, scale)
+    expected = F.kl_div(predict(hidden), predict(states), log_target=True, reduction="none").sum(-1)
+    assert torch.allclose(found, expected, atol=1e-5)
+    (slope,) = torch.autograd.grad(found, hidden, slopes)
+    (exact,) = torch.autograd.grad(expected, hidden, slopes)
+    assert (slope - exact).norm() <= 1e-5 * exact.norm()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_blocks_in_packed_rows_equal_a_forward_of_their_own(name, tmp_path, tokenizer):
+    options = {"loss_type": ["sigmoid", "sft"], "rehearsal": make_blocks(3)}
+    rows = make_rows(6)
+    packed = make_trainer(tmp_path, name, True, tokenizer, rows, **dict(options))
+    apart = make_trainer(tmp_path, name, False, tokenizer, rows, **dict(options))
+    assert packed.fast_obstacle is None
+    found, expected = run_training_step(packed), run_training_step(apart)
+    assert_same(found, expected)
+    assert found[0][1] > 1e-4
+    usual = packed.compute_loss(packed.model.eval(), packed.collate(packed.train_dataset.to_list()))
+    assert_close([found[0][0]], [usual.item() + 2.0 * found[0][1]])  # eval: TRL's loss alone
+
+
+def test_an_untrained_adapter_diverges_nowhere(tmp_path, tokenizer):
+    trainer = make_trainer(
+        tmp_path, "llama", True, tokenizer, make_rows(4), rehearsal=make_blocks(2)
+    )
+    for name, parameter in trainer.model.named_parameters():
+        if "lora_B" in name:
+            parameter.data.zero_()
+    assert abs(run_training_step(trainer)[0][1]) < 1e-6
+
+
+def test_graphs_replay_rehearsal_too(tmp_path, tokenizer):
+    rows, blocks = make_rows(6), make_blocks(4, drawn=2)
+    eager, graphed = (
+        make_trainer(tmp_path, "llama", True, tokenizer, rows, rehearsal=blocks) for _ in range(2)
+    )
+    scorer = use_graphs(graphed, FakeRecorder())
+    for _ in range(3):  # the first one runs eagerly
+        assert_same(run_training_step(graphed), run_training_step(eager))
+    assert [bucket.recited for bucket in scorer.buckets] == [2 * BLOCK]
+    assert scorer.failure is None
+
+
+def test_states_come_from_the_cache_the_second_time(tmp_path, tokenizer, capsys):
+    for said in (1, 0):
+        make_trainer(tmp_path, "llama", True, tokenizer, make_rows(4), rehearsal=make_blocks(2))
+        assert ("general text" in capsys.readouterr().err) == bool(said)
+    other = make_blocks(3)
+    make_trainer(tmp_path, "llama", True, tokenizer, make_rows(4), rehearsal=other)
+    assert "general text" in capsys.readouterr().err
+
+
+def test_training_keeps_what_it_rehearses(tmp_path, tokenizer):
+    left = {}
+    for weight in (1e-9, 100.0):
+        trainer = make_trainer(
+            tmp_path / str(weight), "llama", True, tokenizer, make_rows(6), max_steps=25,
+            learning_rate=1e-2, save_strategy="no", rehearsal=make_blocks(8, weight, drawn=4),
+        )  # fmt: skip
+        trainer.train()
+        left[weight] = run_training_step(trainer)[0][1]
+    assert left[100.0] < left[1e-9] / 3
+
+
+def test_which_blocks_follows_from_the_batch_alone():
+    blocks = make_blocks(9, drawn=3)
+    assert blocks.draw([1, 2, 3]) == blocks.draw([1, 2, 3])
+    drawn = [tuple(blocks.draw([i])) for i in range(40)]
+    assert len(set(drawn)) > 20 and all(len(set(numbers)) == 3 for numbers in drawn)
+
+
+def test_texts_are_joined_and_cut_into_blocks_that_memory_has_room_for():
+    texts = [list(range(100)), list(range(100, 150))]
+    assert cut_blocks(texts, 8, 4).flatten().tolist() == list(range(2 * BLOCK))
+    assert len(cut_blocks([[1] * 1000 * BLOCK], 2048, 2)) == 128
+
+
+def test_texts_are_rendered_bare_or_as_a_turn(tokenizer):
+    prompt = [{"role": "user", "content": "Why?"}]
+    bare, turn = render_texts([GeneralText("Rain."), GeneralText("So.", prompt)], tokenizer)
+    assert bare == "Rain.\n\n"
+    assert turn.endswith("So.<|im_end|>") and "Why?" in turn
+
+
+@pytest.mark.parametrize(
+    "rows, said",
+    [
+        ('{"text": "a"}\n{"body": "b"}', ":2: needs field text, or instruction and answer"),
+        ('{"text": " "}', ":1: needs field text"),
+        ("nonsense", ":1: not valid JSON"),
+        ("", "holds no texts"),
+        (None, "no such data file"),
+    ],
+)
+def test_unusable_texts_are_named(rows, said, tmp_path):
+    file = tmp_path / "general.jsonl"
+    if rows is not None:
+        file.write_text(rows, encoding="utf-8")
+    config = load_config("00_configs/quickstart.json", {"rehearsal_file": str(file)})
+    with pytest.raises(UserError, match=said):
+        load_texts(config)
+
+
+def test_too_little_text_is_refused(tokenizer, tiny_model):
+    config = load_config("00_configs/quickstart.json")
+    tiny_model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    with pytest.raises(UserError, match="fewer than 64 tokens"):
+        make_rehearsal(config, [GeneralText("Short.")], 9, tokenizer, tiny_model)
+    assert make_rehearsal(config, [], 9, tokenizer, tiny_model) is None
+
+
+def test_a_short_run_prepares_no_more_blocks_than_it_uses(tokenizer, tiny_model):
+    tiny_model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    texts = [GeneralText("Rain falls on the sea and on the land. " * 400)]
+    keys = {"num_train_epochs": 1, "per_device_train_batch_size": 4, "rehearsal_per_pair": 0.5}
+    config = load_config("00_configs/quickstart.json", keys)
+    made = make_rehearsal(config, texts, 40, tokenizer, tiny_model)
+    assert (len(made.blocks), made.count) == (10, 2)
