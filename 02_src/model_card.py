@@ -59,6 +59,7 @@ def build_card(
         "| setting | value |",
         "|---|---|",
         *(f"| {key} | {getattr(config, key)} |" for key in KEYS),
+        *tell_rehearsal(config),
         "",
         *tell_training(records),
         *tell_merge(folder),
@@ -105,6 +106,15 @@ def name_publicly(name: str) -> str:
         return path.relative_to(REPOSITORY).as_posix()
     outside = path.is_absolute() or ".." in path.parts or name.startswith("~") or "\\" in name
     return name.replace("\\", "/").rstrip("/").rpartition("/")[2] if outside else name
+
+
+def tell_rehearsal(config: Config) -> list[str]:
+    """Table rows of what the run rehearsed, where it did."""
+    if config.rehearsal_file is None:
+        return []
+    rows = [f"| rehearsal_file | {name_publicly(config.rehearsal_file)} |"]
+    keys = ("rehearsal_weight", "rehearsal_per_pair")
+    return rows + [f"| {key} | {getattr(config, key)} |" for key in keys]
 
 
 def tell_training(records: list[dict]) -> list[str]:

@@ -36,7 +36,7 @@ REASONS = {
     ("learning_rate", "0.002"): "few steps: each has to move the adapter further",
     ("lora_r", "32"): "new facts need room; on a small model it costs little",
     ("lora_alpha", "64.0"): "twice the rank, as in the default",
-    ("adapter_scale", "0.8"): "a fifth off the finished update: as many right answers, less drift",
+    ("rehearsal_file", "01_data/general/texts.jsonl"): "what the base says on it stays: no drift",
     ("loss_weights", "[1.0, 1.0]"): "DPO and sft count alike, written out",
     ("eval_limit", "48"): "keeps the evaluation at a minute or two",
 }

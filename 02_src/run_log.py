@@ -85,6 +85,7 @@ def describe_step(record: dict[str, Any]) -> str:
         ("rewards/accuracies", "accuracy", ".2f"),
         ("logps/chosen", "chosen logp", ".1f"),
         ("logps/rejected", "rejected logp", ".1f"),
+        ("rehearsal_kl", "kl", ".3f"),
     )
     prefix = "eval_" if "eval_loss" in record else ""
     parts = [

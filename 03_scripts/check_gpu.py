@@ -39,8 +39,16 @@ def make_tiny_model():
     return model.requires_grad_(False)
 
 
+def make_rehearsal():
+    """Random blocks, two of them in each micro-step."""
+    from fast.rehearsal import BLOCK, Rehearsal
+
+    draw = torch.Generator().manual_seed(9)
+    return Rehearsal(torch.randint(1, 10_000, (12, BLOCK), generator=draw), 1.0, 2)
+
+
 def make_trainer(model, rows: list[dict], folder: str, graphs: bool, **options):
-    """Our trainer over token ids, sigmoid and SFT terms, a loss logged at every step."""
+    """Our trainer over token ids: sigmoid, SFT and rehearsal, a loss logged at every step."""
     from datasets import Dataset
     from peft import LoraConfig
     from trl import DPOConfig
@@ -59,6 +67,7 @@ def make_trainer(model, rows: list[dict], folder: str, graphs: bool, **options):
     trainer = PreferenceTrainer(
         fast_forward=True,
         cuda_graphs=graphs,
+        rehearsal=make_rehearsal(),
         reference_cache=Path(folder) / "reference",
         model=model,
         args=DPOConfig(**arguments),
@@ -102,7 +111,7 @@ def collect_gradients(trainer, batches: list[list[int]]) -> dict[str, torch.Tens
     trainer.model.train()
     trainer.model.zero_grad()
     for indices in batches:
-        batch = trainer.collate([trainer.train_dataset[i] for i in indices])
+        batch = trainer.collate([trainer.train_dataset[i] for i in indices], training=True)
         trainer.compute_loss(trainer.model, batch).backward()
     named = trainer.model.named_parameters()
     return {name: p.grad.clone() for name, p in named if p.requires_grad}

@@ -162,7 +162,8 @@ def size_rehearsal(config: Config, shape: ModelShape, item: int) -> dict[str, fl
     """Bytes of the reference's hidden states, from the size of the texts' file."""
     if not count_blocks(config):
         return {}
-    tokens = resolve_path(config.rehearsal_file).stat().st_size / BYTES_PER_TOKEN
+    file = resolve_path(config.rehearsal_file)
+    tokens = file.stat().st_size / BYTES_PER_TOKEN if file.is_file() else 0
     return {"rehearsal": min(tokens * shape.hidden * item, MOST_STATES)}
 
 
