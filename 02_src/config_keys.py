@@ -155,7 +155,7 @@ class Config(BaseModel):
         1.0, "weight in the loss of the mean KL(base || policy) per token of them", gt=0, le=1000
     )
     rehearsal_per_pair: float = key(
-        0.25, "blocks of 64 tokens of them for each pair, at least one a micro-step", gt=0, le=16
+        0.125, "blocks of 64 tokens of them for each pair, at least one a micro-step", gt=0, le=16
     )
     fast_forward: bool = key(True, "compute each prompt once per pair; false is stock TRL")
     cuda_graphs: bool = key(True, "replay training steps as CUDA graphs; needs an NVIDIA GPU")

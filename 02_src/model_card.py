@@ -14,6 +14,7 @@ KEYS = (
     "loss_type", "loss_weights", "dpo_beta", "learning_rate", "num_train_epochs", "lora_r",
     "lora_alpha", "lora_target_modules", "load_in_4bit", "bnb_4bit_quant_type", "seed",
 )  # fmt: skip
+REHEARSAL_KEYS = ("rehearsal_weight", "rehearsal_per_pair")
 TRAINING = (
     ("loss", "training loss, last"),
     ("rewards/accuracies", "pairs ranked right"),
@@ -56,11 +57,7 @@ def build_card(
         "",
         f"{WHAT[kind]} `{base}`, trained on `{data}`.",
         "",
-        "| setting | value |",
-        "|---|---|",
-        *(f"| {key} | {getattr(config, key)} |" for key in KEYS),
-        *tell_rehearsal(config),
-        "",
+        *tell_settings(config),
         *tell_training(records),
         *tell_merge(folder),
         *tell_evaluation(folder),
@@ -108,13 +105,14 @@ def name_publicly(name: str) -> str:
     return name.replace("\\", "/").rstrip("/").rpartition("/")[2] if outside else name
 
 
-def tell_rehearsal(config: Config) -> list[str]:
-    """Table rows of what the run rehearsed, where it did."""
-    if config.rehearsal_file is None:
-        return []
-    rows = [f"| rehearsal_file | {name_publicly(config.rehearsal_file)} |"]
-    keys = ("rehearsal_weight", "rehearsal_per_pair")
-    return rows + [f"| {key} | {getattr(config, key)} |" for key in keys]
+def tell_settings(config: Config) -> list[str]:
+    """The table of what decides what a run learns."""
+    values = {key: getattr(config, key) for key in KEYS}
+    if config.rehearsal_file is not None:
+        values["rehearsal_file"] = name_publicly(config.rehearsal_file)
+        values |= {key: getattr(config, key) for key in REHEARSAL_KEYS}
+    rows = [f"| {key} | {value} |" for key, value in values.items()]
+    return ["| setting | value |", "|---|---|", *rows, ""]
 
 
 def tell_training(records: list[dict]) -> list[str]:
