@@ -129,6 +129,16 @@ def test_embedded_model_in_two_processes_gives_the_losses_of_one(write_run, fold
     assert_same_figures(alone[2], together[2])
 
 
+def test_two_processes_rehearse_each_for_its_own_pairs(write_run, folder):
+    keys = {"rehearsal_file": "01_data/general/texts.jsonl", "validation_answers": 0}
+    file, _, log = write_run("rehearsing", **keys, max_steps=3)
+    launch = Launch(folder / "rehearsing.txt", [STAGE, "--config", str(file)])
+    assert launch.finish(120) == 0, launch.output[-3000:]
+    assert launch.output.count("reference pass, general text: 100%") == 1
+    figures = [r["rehearsal_kl"] for r in read_metrics(log) if "loss" in r]
+    assert abs(figures[0]) < 1e-6 < figures[2]
+
+
 def test_a_killed_process_ends_the_run_and_it_resumes_to_the_same_result(write_run, folder):
     keys = {"lr_scheduler_type": "constant", "validation_answers": 0, "eval_steps": 1000}
     file, run, log = write_run("killed", **keys, num_train_epochs=500)

@@ -1,5 +1,8 @@
 """Rehearsal: the divergence is exact, rides in packed rows and graphs, and keeps what it is for."""
 
+import json
+import re
+
 import pytest
 import torch
 from test_fast import MODELS, assert_close, make_rows, make_trainer
@@ -7,7 +10,7 @@ from test_graphs import FakeRecorder, assert_same, use_graphs
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM
 
-from config import load_config
+from config import REPOSITORY, load_config
 from errors import UserError
 from fast import head
 from fast.head import Divergence
@@ -149,6 +152,23 @@ def test_unusable_texts_are_named(rows, said, tmp_path):
     config = load_config("00_configs/quickstart.json", {"rehearsal_file": str(file)})
     with pytest.raises(UserError, match=said):
         load_texts(config)
+
+
+def test_shipped_texts_hold_nothing_of_a_test():
+    def cut(text: str) -> set[tuple[str, ...]]:
+        words = re.findall(r"[a-z0-9']+", text.lower())
+        return {tuple(words[i : i + 8]) for i in range(len(words) - 7)}
+
+    config = load_config("00_configs/quickstart.json")
+    shipped = set().union(*(cut(text.text) for text in load_texts(config)))
+    assert len(shipped) > 5000
+    for file in (
+        *REPOSITORY.glob("01_data/dpo/**/test_*"),
+        *REPOSITORY.glob("01_data/study/*.jsonl"),
+    ):
+        for line in file.read_text(encoding="utf-8").splitlines():
+            texts = [value for value in json.loads(line).values() if isinstance(value, str)]
+            assert not any(cut(text) & shipped for text in texts), f"{file.name}: {line[:60]}"
 
 
 def test_too_little_text_is_refused(tokenizer, tiny_model):
