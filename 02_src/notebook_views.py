@@ -32,7 +32,7 @@ REASONS = {
     ("logging_steps", "4"): "a short run needs many points for a curve",
     ("eval_steps", "60"): "twice in this run; each validation answers questions and takes seconds",
     ("save_steps", "30"): "an interrupted run loses a minute or two at most",
-    ("num_train_epochs", "2.5"): "answered like 3 epochs in fewer steps",
+    ("num_train_epochs", "2.3"): "answered like 3 epochs in fewer steps",
     ("learning_rate", "0.002"): "few steps: each has to move the adapter further",
     ("lora_r", "32"): "new facts need room; on a small model it costs little",
     ("lora_alpha", "64.0"): "twice the rank, as in the default",

@@ -51,11 +51,12 @@ def write_texts(config, output: Path) -> int:
         [format_prompt(question) for question in questions],
         config.max_new_tokens,
     )
+    said = [(q, a) for q, a in zip(questions, answers, strict=True) if a]
     with replacing(output) as scratch, open(scratch, "w", encoding="utf-8", newline="\n") as file:
-        for number, (question, answer) in enumerate(zip(questions, answers, strict=True)):
+        for number, (question, answer) in enumerate(said):
             row = {"instruction": question, "answer": answer} if number % 2 else {"text": answer}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    return len(answers)
+    return len(said)
 
 
 def main() -> int:
@@ -63,8 +64,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Let a base model write general texts.")
     parser.add_argument("--output", default="01_data/general/texts.jsonl")
     parser.add_argument("--config", default="00_configs/quickstart.json", help="names the base")
+    parser.add_argument("--tokens", type=int, default=64, help="longest answer")
     arguments = parser.parse_args()
-    config = load_config(arguments.config, {"load_in_4bit": False, "max_new_tokens": 64})
+    keys = {"load_in_4bit": False, "max_new_tokens": arguments.tokens}
+    config = load_config(arguments.config, keys)
     output = resolve_path(arguments.output)
     count = write_texts(config, output)
     print(f"{count} texts: {show_path(output)}")

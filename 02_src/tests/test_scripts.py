@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from tiny_run import tiny_config, train_tiny  # noqa: F401
 
+from config import RUN_CONFIG, save_config
+from general_texts import load_texts
 from run_log import RunLog, read_metrics
 
 
@@ -45,6 +47,17 @@ def test_stages_refuse_what_is_not_a_run_in_one_line(run_stage, script, argument
     done = run_stage(f"02_src/{script}.py", *arguments)
     assert done.rc == 2 and problem in done.err
     assert len(done.err.strip().splitlines()) == 1
+
+
+def test_a_base_writes_texts_that_can_be_rehearsed(run_stage, tiny_config, tmp_path):
+    config, file = tiny_config("writes"), tmp_path / "texts.jsonl"
+    save_config(config, tmp_path)
+    arguments = ("--config", str(tmp_path / RUN_CONFIG), "--output", str(file))
+    done = run_stage("03_scripts/write_general_texts.py", *arguments, "--tokens", "3")
+    assert done.rc == 0 and " texts: " in done.out, done.err[-500:]
+    texts = load_texts(config.model_copy(update={"rehearsal_file": str(file)}))
+    bare = sum(text.prompt is None for text in texts)
+    assert 100 < len(texts) <= 288 and abs(2 * bare - len(texts)) <= 1
 
 
 def test_a_half_written_last_line_of_metrics_is_left_out(tmp_path):
