@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "02_src"))
 
 from config import load_config, resolve_path, show_path
-from errors import run_main
+from errors import UserError, run_main
 from safe_files import replacing
 from utils.formatting import format_prompt
 
@@ -37,13 +37,17 @@ nutrition, the Roman Empire, evolution, jazz, recycling, traffic, project plans,
 teamwork, passwords, video games, water filters, solar panels""".replace("\n", " ").split(", ")
 
 
-def write_texts(config, output: Path) -> int:
-    """Ask, and write a row for each answer; how many."""
+def write_texts(config, output: Path, most: int | None) -> int:
+    """Ask, and write a row for each answer; how many.
+
+    Raises:
+        UserError: the model answers nothing.
+    """
     from generation import generate_answers
     from hardware import find_device
     from qlora import load_policy
 
-    questions = [form.format(topic) for form in FORMS for topic in TOPICS]
+    questions = [form.format(topic) for form in FORMS for topic in TOPICS][:most]
     model, tokenizer = load_policy(config, find_device(config))
     answers = generate_answers(
         model.eval(),
@@ -52,6 +56,8 @@ def write_texts(config, output: Path) -> int:
         config.max_new_tokens,
     )
     said = [(q, a) for q, a in zip(questions, answers, strict=True) if a]
+    if not said:
+        raise UserError(f"model_name: {config.model_name} answers nothing; take another base")
     with replacing(output) as scratch, open(scratch, "w", encoding="utf-8", newline="\n") as file:
         for number, (question, answer) in enumerate(said):
             row = {"instruction": question, "answer": answer} if number % 2 else {"text": answer}
@@ -65,11 +71,14 @@ def main() -> int:
     parser.add_argument("--output", default="01_data/general/texts.jsonl")
     parser.add_argument("--config", default="00_configs/quickstart.json", help="names the base")
     parser.add_argument("--tokens", type=int, default=64, help="longest answer")
+    parser.add_argument("--questions", type=int, help="ask so many of the 288")
     arguments = parser.parse_args()
+    if arguments.questions is not None and arguments.questions < 1:
+        raise UserError(f"--questions {arguments.questions}: must be 1 or more")
     keys = {"load_in_4bit": False, "max_new_tokens": arguments.tokens}
     config = load_config(arguments.config, keys)
     output = resolve_path(arguments.output)
-    count = write_texts(config, output)
+    count = write_texts(config, output, arguments.questions)
     print(f"{count} texts: {show_path(output)}")
     return 0
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tiny_run import tiny_config, train_tiny  # noqa: F401
 
-from config import RUN_CONFIG, save_config
+from config import RUN_CONFIG, Config, save_config
 from general_texts import load_texts
 from run_log import RunLog, read_metrics
 
@@ -49,15 +49,23 @@ def test_stages_refuse_what_is_not_a_run_in_one_line(run_stage, script, argument
     assert len(done.err.strip().splitlines()) == 1
 
 
-def test_a_base_writes_texts_that_can_be_rehearsed(run_stage, tiny_config, tmp_path):
-    config, file = tiny_config("writes"), tmp_path / "texts.jsonl"
-    save_config(config, tmp_path)
-    arguments = ("--config", str(tmp_path / RUN_CONFIG), "--output", str(file))
-    done = run_stage("03_scripts/write_general_texts.py", *arguments, "--tokens", "3")
-    assert done.rc == 0 and " texts: " in done.out, done.err[-500:]
-    texts = load_texts(config.model_copy(update={"rehearsal_file": str(file)}))
-    bare = sum(text.prompt is None for text in texts)
-    assert 100 < len(texts) <= 288 and abs(2 * bare - len(texts)) <= 1
+def test_a_base_writes_texts_that_can_be_rehearsed(run_stage, embedded_model, tmp_path):
+    file = tmp_path / "texts.jsonl"
+    few = ("--output", str(file), "--questions", "6", "--tokens", "4")
+    done = run_stage("03_scripts/write_general_texts.py", *few)
+    assert done.rc == 0 and "6 texts: " in done.out, done.err[-500:]
+    texts = load_texts(Config(rehearsal_file=str(file)))
+    assert [text.prompt is None for text in texts] == [True, False] * 3
+
+
+def test_a_base_that_answers_nothing_writes_nothing(run_stage, tiny_config, tmp_path):
+    save_config(tiny_config("silent"), tmp_path)
+    file = tmp_path / "texts.jsonl"
+    few = ("--output", str(file), "--questions", "2", "--tokens", "3")
+    done = run_stage(
+        "03_scripts/write_general_texts.py", *few, "--config", str(tmp_path / RUN_CONFIG)
+    )
+    assert done.rc == 2 and "answers nothing" in done.err and not file.exists()
 
 
 def test_a_half_written_last_line_of_metrics_is_left_out(tmp_path):
