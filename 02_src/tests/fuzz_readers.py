@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from checkpoints import check_adapter_config, check_safetensors
 from config import Config, load_config
 from errors import UserError, escape_controls
+from general_texts import load_texts
 from gguf_header import check_gguf
 from preferences import load_preferences
 from prompt_contract import read_contract
@@ -23,7 +24,18 @@ VALUES = st.recursive(
 )
 KEYS = st.sampled_from(sorted(Config.model_fields)) | TEXT
 FIELDS = st.sampled_from(
-    ["instruction", "prompt", "chosen", "rejected", "context", "system", "accepted", "role"]
+    [
+        "instruction",
+        "prompt",
+        "chosen",
+        "rejected",
+        "context",
+        "system",
+        "accepted",
+        "role",
+        "text",
+        "answer",
+    ]
 )
 MESSAGES = st.lists(
     st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant", "system"]) | TEXT,
@@ -89,6 +101,19 @@ def check_data(suffix: str) -> Callable[[Path, bytes], None]:
     return check
 
 
+def check_general(folder: Path, raw: bytes) -> None:
+    """load_texts; every text it gives can be rendered."""
+    file = folder / "general.jsonl"
+    file.write_bytes(raw)
+
+    def run() -> None:
+        for text in load_texts(Config(rehearsal_file=str(file))):
+            assert text.text.strip()
+            "".join([text.text, *(m["content"] for m in text.prompt or ())]).encode()
+
+    expect(run)
+
+
 def check_file(name: str, read: Callable[[Path], object]) -> Callable[[Path, bytes], None]:
     """A reader of one file, or of the folder that holds it."""
 
@@ -118,6 +143,8 @@ TARGETS = {
              check_data(".json")),
     "csv": (st.binary(max_size=80) | broken_bytes(b'instruction,chosen,rejected\n"a, b",c,d\n'),
             check_data(".csv")),
+    "general": (LINES | broken_bytes(b'{"text": "a"}\n{"instruction": "b", "answer": "c"}\n' * 2),
+                check_general),
     "safetensors": (broken_bytes(GOOD_TENSORS + bytes(4)) | VALUES.map(text_of).map(header),
                     check_file("w.safetensors", lambda f: check_safetensors(f / "w.safetensors"))),
     "gguf": (broken_bytes(GOOD_GGUF), check_file("m.gguf", lambda f: check_gguf(f / "m.gguf"))),
