@@ -11,10 +11,11 @@ from torch.nn import functional as F
 from transformers.utils import is_triton_available
 from trl.kernels.chunked_logprob import ChunkedLogProbFunction
 
+from fast.rehearsal import DIVERGING_AT_ONCE
+
 OUTPUTS = ("log_probs", "entropy", "mean_logits", "is_top1")
 VOCABULARY_TILE = 32768
 LOGITS_AT_ONCE = 1 << 24  # 64 MB in fp32
-DIVERGING_AT_ONCE = 1 << 23  # three times 32 MB
 
 
 def score_hidden(model: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tensor):

@@ -16,6 +16,7 @@ import torch
 
 BLOCK = 64  # tokens; texts are joined and cut into blocks, so none is padding
 MOST_STATES = 32 * 2**20  # bytes of the reference's hidden states that are kept
+DIVERGING_AT_ONCE = 1 << 23  # logits compared at once, in three buffers of 32 MB
 USES = 2  # times that a run draws a block; what it would draw less often is not prepared
 METRIC = "rehearsal_kl"
 

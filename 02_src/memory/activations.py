@@ -8,11 +8,11 @@ input is kept, and one layer at a time is computed again.
 
 from dataclasses import dataclass
 
+from fast.rehearsal import DIVERGING_AT_ONCE
 from memory.shape import ModelShape
 
 VOCABULARY_TILE = 32768  # fast.forward
 TOKEN_TILE = 4096  # trl.kernels.chunked_logprob
-DIVERGING_AT_ONCE = 1 << 23  # fast.head: logits of rehearsed tokens
 FP32 = 4
 
 
