@@ -6,8 +6,9 @@ import torch
 from trl.trainer.utils import FusedCausalLMOutput
 
 from fast import attention
+from fast.buckets import Packed
 from fast.graph_recorder import GraphRecorder
-from fast.graphs import GraphedScorer, Packed
+from fast.graphs import GraphedScorer
 from fast.head import OUTPUTS, measure_divergence, score_hidden
 from fast.layout import build_attention_mask
 

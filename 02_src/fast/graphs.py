@@ -12,67 +12,18 @@ accumulation, clipping and any optimizer work as without graphs.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 
+from fast.buckets import Bucket, Packed, fill_inputs, split_inputs
 from fast.graph_recorder import GraphRecorder
 from fast.rows import round_to_bucket
 from fast.trainable_copies import TrainableCopies
 
-Packed = dict[str, torch.Tensor]
 Score = Callable[[Packed], torch.Tensor]
-GRIDS, LISTS = ("ids", "positions", "ends"), ("sources", "lessons", "targets")
 MOST_RESTARTS = 3  # times that all graphs are dropped because memory ran out
 MOST_BUCKETS = 24  # captured shapes kept; each costs about 0.7 s and some MB
-SLACK_SHARE, SLACK_TOKENS = 1.1, 320  # a captured bucket serves batches this much smaller
-
-
-@dataclass
-class Bucket:
-    """The static tensors and the two graphs of one shape."""
-
-    rows: int
-    width: int
-    count: int  # of hidden states used; the first `recited` are of rehearsed tokens
-    recited: int
-    flat: torch.Tensor  # [3 * rows * width + 2 * count] all inputs, one host-to-device copy
-    grad_logps: torch.Tensor  # [count] gradient of the log-probs and divergences
-    stats: torch.Tensor | None = None  # [4, count] results
-    live: torch.Tensor | None = None  # stats with its autograd graph, while recording
-    forward_graph: Any = None
-    backward_graph: Any = None
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """(rows, width, count, recited)."""
-        return self.rows, self.width, self.count, self.recited
-
-    @property
-    def cost(self) -> int:
-        """A rough count of the work: tokens, with the head's share."""
-        return self.rows * self.width + self.count
-
-
-def split_inputs(flat: torch.Tensor, rows: int, width: int, count: int, recited: int) -> Packed:
-    """Views of a flat input buffer, named as in a packed batch."""
-    grid = rows * width
-    sizes = [grid] * len(GRIDS) + [count, recited, count - recited]
-    parts = dict(zip((*GRIDS, *LISTS), flat.split(sizes), strict=True))
-    return {k: v.view(rows, width) if k in GRIDS else v for k, v in parts.items()}
-
-
-def fill_inputs(flat: torch.Tensor, shape: tuple[int, int, int, int], packed: Packed) -> None:
-    """Write a batch into a flat buffer of a bucket's shape; what is left over is zero."""
-    views = split_inputs(flat.zero_(), *shape)
-    rows, width = packed["ids"].shape
-    for name in GRIDS:
-        views[name][:rows, :width].copy_(packed[name])
-    row = torch.div(packed["sources"], width, rounding_mode="floor")
-    moved = {**packed, "sources": packed["sources"] + row * (shape[1] - width)}
-    for name in LISTS:
-        views[name][: moved[name].shape[0]].copy_(moved[name])
+SLACK_SHARE, SLACK_TOKENS = 1.1, 320  # a bucket serves batches this much smaller at any time
 
 
 class GraphedScorer:
@@ -96,6 +47,7 @@ class GraphedScorer:
         self.trainable = TrainableCopies(model, dtype)
         self.device = self.trainable.gradient.device
         self.buckets: list[Bucket] = []
+        self.asked: set[tuple[int, int, int, int]] = set()  # shapes of all batches so far
         self.restarts = 0
         self.warm = False  # has a batch run eagerly, so that libraries and kernels are set up
         self.failure: str | None = None
@@ -113,23 +65,26 @@ class GraphedScorer:
         return torch.cat([logps[None, :count], rest[:, :count]])
 
     def find_bucket(self, packed: Packed) -> Bucket | None:
-        """A captured bucket that holds the batch; captured now when there is none."""
+        """A captured bucket that holds the batch; captured now when there is none.
+
+        A shape much smaller than all buckets is captured when it comes again: for one batch, such
+        as an epoch's last, a larger bucket costs less than a capture.
+        """
         rows, width = packed["ids"].shape
         count, recited = packed["sources"].shape[0], packed["lessons"].shape[0]
-        limit = max(SLACK_SHARE * (rows * width + count), rows * width + count + SLACK_TOKENS)
-        fitting = [
-            b
-            for b in self.buckets
-            if b.width >= width and b.rows >= rows and b.count >= count and b.cost <= limit
-            if b.recited == recited
-        ]
-        if fitting:
-            return min(fitting, key=lambda b: b.cost)
+        size = rows * width + count
+        limit = max(SLACK_SHARE * size, size + SLACK_TOKENS)
+        fitting = [bucket for bucket in self.buckets if bucket.holds(rows, width, count, recited)]
+        best = min(fitting, key=lambda bucket: bucket.cost, default=None)
         predicted = round_to_bucket(count - recited, 32)
         shape = (round_to_bucket(rows), width, recited + predicted, recited)
+        first = shape not in self.asked
+        self.asked.add(shape)
+        if best and (best.cost <= limit or first):
+            return best
         if not self.warm or len(self.buckets) >= MOST_BUCKETS:
             self.warm = True
-            return None
+            return best
         return self.try_capture(shape)
 
     def try_capture(self, shape: tuple[int, int, int, int]) -> Bucket | None:

@@ -105,6 +105,17 @@ def test_replayed_steps_accumulate_the_gradients_of_eager_ones(
     assert scorer.failure is None
 
 
+def test_a_much_smaller_batch_is_captured_when_it_comes_again(tmp_path, tokenizer, monkeypatch):
+    monkeypatch.setattr("fast.graphs.SLACK_TOKENS", 0)
+    rows = make_rows(8)
+    eager, graphed = (make_trainer(tmp_path, "llama", True, tokenizer, rows) for _ in range(2))
+    scorer = use_graphs(graphed, FakeRecorder())
+    whole, short = [0, 1, 2, 3, 4, 5, 6, 7], [3]
+    for batches, captured in (([whole, whole, short], 1), ([short], 2), ([whole, short], 2)):
+        assert_same(accumulate(graphed, batches), accumulate(eager, batches))
+        assert len(scorer.buckets) == captured
+
+
 def test_graphs_see_an_optimizer_step(tmp_path, tokenizer):
     rows = make_rows(6)
     eager, graphed = (make_trainer(tmp_path, "llama", True, tokenizer, rows) for _ in range(2))
