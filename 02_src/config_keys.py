@@ -188,7 +188,7 @@ class Config(BaseModel):
     def rehearsal_blocks(self) -> int:
         """Blocks of general text in each micro-step."""
         share = self.rehearsal_per_pair * self.per_device_train_batch_size
-        return max(1, round(share)) if self.rehearsal_file else 0
+        return max(1, int(share + 0.5)) if self.rehearsal_file else 0
 
     @property
     def eval_batch(self) -> int:

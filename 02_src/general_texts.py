@@ -12,6 +12,7 @@ from config import Config, resolve_path, show_path
 from errors import UserError
 from row_readers import DATA_SUFFIXES, read_rows
 from utils.formatting import Message, format_prompt
+from utils.text import holds_half_character
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,13 @@ def load_texts(config: Config) -> list[GeneralText]:
     if config.rehearsal_file is None:
         return []
     path = resolve_path(config.rehearsal_file)
-    if path.suffix not in DATA_SUFFIXES or not path.is_file():
+    problem = None if path.is_file() else "no such file"
+    if path.suffix not in DATA_SUFFIXES:
+        problem = f"must end in {', '.join(DATA_SUFFIXES)}"
+    if problem:
         raise UserError(
-            f"rehearsal_file: {show_path(path)}: no such data file; give one with rows of text, or "
-            "null for no rehearsal"
+            f"rehearsal_file: {show_path(path)}: {problem}; give a file with rows of text, or null "
+            "for no rehearsal"
         )
     texts = [read_row(source, row) for source, row in read_rows(config.rehearsal_file, config)]
     if not texts:
@@ -46,16 +50,25 @@ def read_row(source: str, row: dict[str, Any] | str) -> GeneralText:
     """One row; UserError when it has neither form."""
     if isinstance(row, str):
         raise UserError(f"{source}: {row}")
-    if is_text(row.get("text")):
+    names = ["text"] if "text" in row else ["instruction", "answer"]
+    for name in names:
+        if problem := find_text_problem(row, name):
+            raise UserError(f"{source}: {problem}")
+    if "text" in row:
         return GeneralText(row["text"].strip())
-    if is_text(row.get("instruction")) and is_text(row.get("answer")):
-        return GeneralText(row["answer"].strip(), format_prompt(row["instruction"]))
-    found = ", ".join(sorted(row)) or "nothing"
-    raise UserError(f"{source}: needs field text, or instruction and answer (found {found})")
+    return GeneralText(row["answer"].strip(), format_prompt(row["instruction"]))
 
 
-def is_text(value: Any) -> bool:
-    """Whether a field holds text that a tokenizer can take."""
-    if not isinstance(value, str) or not value.strip():
-        return False
-    return value.isascii() or value.encode("utf-8", "ignore").decode("utf-8") == value
+def find_text_problem(row: dict[str, Any], name: str) -> str | None:
+    """What keeps a field from being a text, and what to do; None when it is one."""
+    if name not in row:
+        found = ", ".join(sorted(row)) or "nothing"
+        return f"needs field text, or instruction and answer (found {found}); add it"
+    value = row[name]
+    if not isinstance(value, str):
+        return f"field {name} must be text, found {type(value).__name__}; put it in quotes"
+    if not value.strip():
+        return f"field {name} is empty; fill it or remove the row"
+    if holds_half_character(value):
+        return f"field {name} holds half a character (a lone surrogate); retype the text"
+    return None

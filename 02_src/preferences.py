@@ -8,7 +8,6 @@ Needs no torch.
 import hashlib
 import json
 import random
-import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -19,9 +18,9 @@ from errors import UserError, escape_controls
 from general_texts import GeneralText, load_texts
 from row_readers import read_rows
 from utils.formatting import Message, format_row
+from utils.text import holds_half_character
 
 SHOWN_PROBLEMS = 20
-LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -121,11 +120,6 @@ def find_row_problem(row: dict[str, Any]) -> str | None:
 def strip_text(value: str | list) -> str | list:
     """Text without white space around it; messages as they are."""
     return value.strip() if isinstance(value, str) else value
-
-
-def holds_half_character(value: str | list) -> bool:
-    """Whether text or messages hold a lone surrogate, which no file or tokenizer can write."""
-    return LONE_SURROGATE.search(value if isinstance(value, str) else str(value)) is not None
 
 
 def find_contradictions(pairs: Iterable[Pair]) -> list[str]:

@@ -58,11 +58,13 @@ def build_trainer(
     memory = MemoryCallback(device.kind, plan, RunLog(log_folder(config)))
     callbacks = [memory, *build_callbacks(config, sample, best)]
     texts = [] if shards_base() else data.general
+    hidden = model.config.get_text_config().hidden_size
+    state_bytes = hidden * choose_precision(config, device).base.itemsize
     trainer = SafeTrainer(
         sources=[pair.source for pair in train.pairs],
         fast_forward=config.fast_forward and not shards_base(),
         cuda_graphs=config.cuda_graphs,
-        rehearsal=make_rehearsal(config, texts, len(train.rows), tokenizer, model),
+        rehearsal=make_rehearsal(config, texts, len(train.rows), tokenizer, state_bytes),
         reference_cache=REFERENCE_CACHE,
         model=model,
         args=build_arguments(config, device, bool(validation.rows), best),

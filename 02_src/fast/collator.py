@@ -69,15 +69,14 @@ class PackedPreferenceCollator(DataCollatorForPreference):
             if name in examples[0]:
                 batch[name] = torch.tensor([example[name] for example in examples])
         width = batch["input_ids"].shape[1]
-        how = (self.few_shapes, self.share, self.usual_width, self.draw_blocks(pairs))
+        how = (self.few_shapes, self.share, self.usual_width, self.draw_blocks(batch))
         return HostBatch({**batch, **pack_pairs(pairs, width, self.pad_token_id, *how)})
 
-    def draw_blocks(self, pairs: Sequence[PairIds]) -> list[tuple[int, list[int]]]:
-        """(number, token ids) of the blocks that go with these pairs."""
+    def draw_blocks(self, batch: dict[str, torch.Tensor]) -> list[tuple[int, list[int]]]:
+        """(number, token ids) of the blocks that go with a padded batch."""
         if self.rehearsal is None:
             return []
-        ids = [token for pair in pairs for token in pair.chosen]
-        return [(n, self.rehearsal.blocks[n].tolist()) for n in self.rehearsal.draw(ids)]
+        return [(n, self.rehearsal.blocks[n].tolist()) for n in self.rehearsal.draw(batch)]
 
     def truncate(self, example: dict[str, Any]) -> PairIds:
         """The pair with both answers cut at max_length, as keep_start does."""

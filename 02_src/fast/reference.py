@@ -16,14 +16,18 @@ from safe_files import replacing
 
 LOGPS = ("chosen", "rejected")  # names of cached log-probs, [rows] each
 STATES = "states"  # and of cached hidden states, [tokens, H]
+NOT_ARITHMETIC = ("_name_or_path", "use_cache")  # keys of a model's config
 
 
 def fingerprint_weights(model: torch.nn.Module) -> str:
-    """Hash of the frozen base (names, shapes, bytes, 4-bit scales), adapters left out.
+    """Hash of the frozen base (names, shapes, bytes, 4-bit scales, its config), adapters left out.
 
+    The config, since equal weights with another rope or norm answer otherwise; without its path.
     xxh3 because a base holds gigabytes and sha256 takes seconds for them.
     """
     digest = xxhash.xxh3_128()
+    settings = {k: v for k, v in model.config.to_dict().items() if k not in NOT_ARITHMETIC}
+    digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     for name, parameter in model.named_parameters():
         if "lora_" in name:
             continue

@@ -8,8 +8,9 @@ blocks; the frozen head turns them into its distributions, over the whole vocabu
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ import torch
 BLOCK = 64  # tokens; texts are joined and cut into blocks, so none is padding
 MOST_STATES = 32 * 2**20  # bytes of the reference's hidden states that are kept
 DIVERGING_AT_ONCE = 1 << 23  # logits compared at once, in three buffers of 32 MB
-USES = 2  # times that a run draws a block; what it would draw less often is not prepared
+USES = 2  # times that a run draws a block, about; what it would draw less often is not prepared
 METRIC = "rehearsal_kl"
 
 
@@ -29,19 +30,33 @@ class Rehearsal:
     weight: float  # of the mean KL per token, in nats
     count: int  # blocks in each micro-step
 
-    def draw(self, ids: Sequence[int]) -> list[int]:
-        """Which blocks go with a batch; they follow from its tokens, also in another process."""
-        seed = zlib.crc32(np.asarray(ids, dtype=np.int64).tobytes())
+    def draw(self, batch: Mapping[str, torch.Tensor]) -> list[int]:
+        """Which blocks go with a padded batch of pairs.
+
+        They follow from its tokens alone: in another process, and when a run is resumed, it meets
+        the same ones.
+        """
+        ids = batch["input_ids"][batch["attention_mask"].bool()]
+        seed = zlib.crc32(ids.cpu().numpy().tobytes())
         chosen = np.random.default_rng(seed).permutation(len(self.blocks))
         return chosen[: self.count].tolist()
 
 
-def cut_blocks(texts: Sequence[Sequence[int]], hidden: int, item: int) -> torch.Tensor:
+def cut_blocks(texts: Sequence[Sequence[int]], opening: Sequence[int] = ()) -> torch.Tensor:
     """[n, BLOCK] of the texts' tokens, one behind the other; the rest of the last block is left.
 
     Args:
-        hidden, item: size of a hidden state and bytes of its numbers; they limit n.
+        opening: what every block begins with: the BOS of a model that never goes without.
     """
-    ids = [token for text in texts for token in text]
-    count = min(len(ids) // BLOCK, MOST_STATES // (BLOCK * hidden * item))
-    return torch.tensor(ids[: count * BLOCK], dtype=torch.long).view(count, BLOCK)
+    first = list(opening)
+    bare = (text[len(first) :] if text[: len(first)] == first else text for text in texts)
+    ids, size = list(chain.from_iterable(bare)), BLOCK - len(first)
+    blocks = torch.tensor(ids[: len(ids) // size * size], dtype=torch.long).view(-1, size)
+    return torch.cat([torch.tensor(first, dtype=torch.long).expand(len(blocks), -1), blocks], 1)
+
+
+def spread_blocks(blocks: torch.Tensor, most: int) -> torch.Tensor:
+    """At most `most` of the blocks, from all parts of the texts alike."""
+    if len(blocks) <= most:
+        return blocks
+    return blocks[torch.linspace(0, len(blocks) - 1, most, dtype=torch.float64).round().long()]

@@ -59,7 +59,7 @@ class RehearsingTrainer(ParallelTrainer):
         """Mean KL per token of the batch's blocks: of its packed rows, or computed on its own."""
         if "packed_ids" in inputs:
             return self.packed_scorer.divergence
-        return self.rehearse_apart(self.rehearsal.draw(inputs["input_ids"][0].tolist()))
+        return self.rehearse_apart(self.rehearsal.draw(inputs))
 
     def rehearse_apart(self, numbers: list[int]) -> torch.Tensor:
         """Mean KL per token of some blocks, by a forward of their own."""

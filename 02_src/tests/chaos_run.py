@@ -23,6 +23,9 @@ PHASES = ("load", "precompute", "train", "checkpoint", "evaluate", "merge")
 SCRIPTS = {"evaluate": "evaluate_dpo.py", "merge": "merge_lora.py"}
 SCRATCH = ".saving-checkpoint"  # safe_trainer's, which importing would load torch for
 SIGNS = {"precompute": "reference pass", "train": "training:"}
+GENERAL = (
+    "Rain falls on the hills, and the river carries it past the town to the sea. "  # rehearsed
+)
 PATIENCE = 600.0  # seconds until a stage that shows no sign counts as hung
 TRIES = 8  # shorter and shorter delays until a kill hits a running process
 
@@ -96,10 +99,11 @@ def prepare(folder: Path, model: Path) -> None:
     write_rows(folder / "train.jsonl", rows)
     write_rows(folder / "validation.jsonl", [make_row(n, PHRASINGS[4]) for n in SENSES][:2])
     write_rows(folder / "test.jsonl", test)
+    write_rows(folder / "general.jsonl", [{"text": GENERAL * 20}])
     config = {
         "model_name": str(model), "dataset_hf": "train.jsonl",
         "validation_file": "validation.jsonl", "test_files": {"seen": "test.jsonl"},
-        "output_dir": "04_models/adapters/chaos",
+        "rehearsal_file": "general.jsonl", "output_dir": "04_models/adapters/chaos",
         "num_train_epochs": 3, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2,
         "learning_rate": 1e-3, "warmup_ratio": 0.2, "weight_decay": 0.01, "lora_r": 8,
         "lora_dropout": 0.1, "bf16": False, "load_in_4bit": False, "save_steps": 1,

@@ -1,5 +1,6 @@
 """Rehearsal: the divergence is exact, rides in packed rows and graphs, and keeps what it is for."""
 
+import copy
 import json
 import re
 
@@ -7,16 +8,16 @@ import pytest
 import torch
 from test_fast import MODELS, assert_close, make_rows, make_trainer
 from test_graphs import FakeRecorder, assert_same, use_graphs
+from tokenizers.processors import TemplateProcessing
 from torch.nn import functional as F
-from transformers import AutoModelForCausalLM
 
 from config import REPOSITORY, load_config
 from errors import UserError
 from fast import head
 from fast.head import Divergence
-from fast.rehearsal import BLOCK, METRIC, Rehearsal, cut_blocks
+from fast.rehearsal import BLOCK, METRIC, Rehearsal, cut_blocks, spread_blocks
 from general_texts import GeneralText, load_texts
-from rehearsal_texts import make_rehearsal, render_texts
+from rehearsal_texts import find_opening, make_rehearsal, render_texts
 
 
 def make_blocks(count: int, weight: float = 2.0, drawn: int | None = None) -> Rehearsal:
@@ -26,11 +27,11 @@ def make_blocks(count: int, weight: float = 2.0, drawn: int | None = None) -> Re
     return Rehearsal(blocks, weight, count if drawn is None else drawn)
 
 
-def run_training_step(trainer) -> tuple[list[float], dict[str, torch.Tensor]]:
-    """([loss, divergence], gradients) of one training batch."""
+def run_training_step(trainer, numbers=None) -> tuple[list[float], dict[str, torch.Tensor]]:
+    """([loss, divergence], gradients) of one training batch; of all rows without `numbers`."""
     trainer.model.train()
     trainer.model.zero_grad()
-    rows = [trainer.train_dataset[i] for i in range(len(trainer.train_dataset))]
+    rows = [trainer.train_dataset[i] for i in numbers or range(len(trainer.train_dataset))]
     loss = trainer.compute_loss(trainer.model, trainer.collate(rows, training=True))
     loss.backward()
     named = trainer.model.named_parameters()
@@ -83,13 +84,13 @@ def test_an_untrained_adapter_diverges_nowhere(tmp_path, tokenizer):
 
 
 def test_graphs_replay_rehearsal_too(tmp_path, tokenizer):
-    rows, blocks = make_rows(6), make_blocks(4, drawn=2)
+    rows, blocks = make_rows(6), make_blocks(9, drawn=2)
     eager, graphed = (
         make_trainer(tmp_path, "llama", True, tokenizer, rows, rehearsal=blocks) for _ in range(2)
     )
     scorer = use_graphs(graphed, FakeRecorder())
-    for _ in range(3):  # the first one runs eagerly
-        assert_same(run_training_step(graphed), run_training_step(eager))
+    for numbers in ([0, 1, 2], [5, 1, 2], [3, 4, 0], [1, 0, 5]):  # the first one runs eagerly
+        assert_same(run_training_step(graphed, numbers), run_training_step(eager, numbers))
     assert [bucket.recited for bucket in scorer.buckets] == [2 * BLOCK]
     assert scorer.failure is None
 
@@ -101,6 +102,27 @@ def test_states_come_from_the_cache_the_second_time(tmp_path, tokenizer, capsys)
     other = make_blocks(3)
     make_trainer(tmp_path, "llama", True, tokenizer, make_rows(4), rehearsal=other)
     assert "general text" in capsys.readouterr().err
+
+
+def test_states_of_other_weights_or_another_config_are_computed_again(tmp_path, tokenizer, capsys):
+    trainer = make_trainer(
+        tmp_path, "llama", True, tokenizer, make_rows(4), rehearsal=make_blocks(2)
+    )
+    model = trainer.model.get_base_model()
+    model.config.rms_norm_eps *= 2
+    assert relearn(trainer, capsys) == 1
+    assert relearn(trainer, capsys) == 0
+    with torch.no_grad():
+        model.lm_head.weight[0, 0] += 1
+    assert relearn(trainer, capsys) == 1
+
+
+def relearn(trainer, capsys) -> int:
+    """How many reference passes it takes to learn the states again."""
+    capsys.readouterr()
+    trainer.__dict__.pop("weights_fingerprint", None)
+    trainer.learn_states()
+    return int("general text" in capsys.readouterr().err)
 
 
 def test_training_keeps_what_it_rehearses(tmp_path, tokenizer):
@@ -115,17 +137,62 @@ def test_training_keeps_what_it_rehearses(tmp_path, tokenizer):
     assert left[100.0] < left[1e-9] / 3
 
 
+def pad_ids(*rows: list[int]) -> dict[str, torch.Tensor]:
+    """A padded batch of token ids."""
+    length = max(map(len, rows))
+    ids = [row + [0] * (length - len(row)) for row in rows]
+    mask = [[1] * len(row) + [0] * (length - len(row)) for row in rows]
+    return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
+
+
 def test_which_blocks_follows_from_the_batch_alone():
     blocks = make_blocks(9, drawn=3)
-    assert blocks.draw([1, 2, 3]) == blocks.draw([1, 2, 3])
-    drawn = [tuple(blocks.draw([i])) for i in range(40)]
+    assert blocks.draw(pad_ids([1, 2], [3])) == blocks.draw(pad_ids([1, 2], [3]))
+    drawn = [tuple(blocks.draw(pad_ids([7], [7, i]))) for i in range(40)]
     assert len(set(drawn)) > 20 and all(len(set(numbers)) == 3 for numbers in drawn)
 
 
-def test_texts_are_joined_and_cut_into_blocks_that_memory_has_room_for():
+def test_each_batch_draws_its_own_blocks_on_both_paths(tmp_path, tokenizer):
+    drawn = []
+    for fast in (True, False):
+        trainer = make_trainer(
+            tmp_path, "llama", fast, tokenizer, make_rows(8), rehearsal=make_blocks(30, drawn=2)
+        )
+        for row in range(8):
+            batch = trainer.collate([trainer.train_dataset[row]], training=True)
+            if fast:
+                numbers = (batch["packed_lessons"].view(-1, BLOCK)[:, 0] // BLOCK).tolist()
+            drawn.append(sorted(numbers if fast else trainer.rehearsal.draw(batch)))
+    assert drawn[:8] == drawn[8:]
+    assert len({tuple(numbers) for numbers in drawn}) > 5
+
+
+def test_texts_are_joined_and_cut_into_blocks():
     texts = [list(range(100)), list(range(100, 150))]
-    assert cut_blocks(texts, 8, 4).flatten().tolist() == list(range(2 * BLOCK))
-    assert len(cut_blocks([[1] * 1000 * BLOCK], 2048, 2)) == 128
+    assert cut_blocks(texts).flatten().tolist() == list(range(2 * BLOCK))
+    assert cut_blocks([[1] * 63]).shape == (0, BLOCK)
+
+
+def test_every_block_opens_as_the_model_expects():
+    blocks = cut_blocks([[9, *range(100)], list(range(100, 150))], [9])
+    assert blocks[:, 0].tolist() == [9, 9]
+    assert blocks[:, 1:].flatten().tolist() == list(range(2 * (BLOCK - 1)))
+
+
+def test_fewer_blocks_come_from_all_parts_of_the_texts():
+    blocks = torch.arange(100)[:, None].expand(-1, BLOCK)
+    assert spread_blocks(blocks, 5)[:, 0].tolist() == [0, 25, 50, 74, 99]
+    assert len(spread_blocks(blocks, 100)) == len(spread_blocks(blocks, 300)) == 100
+
+
+def test_the_opening_is_what_the_tokenizer_puts_there_itself(tokenizer):
+    assert find_opening(tokenizer) == []
+    like_llama = copy.deepcopy(tokenizer)
+    bos = tokenizer.bos_token_id
+    like_llama.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<bos> $A", special_tokens=[("<bos>", bos)]
+    )
+    assert find_opening(like_llama) == [bos]
 
 
 def test_texts_are_rendered_bare_or_as_a_turn(tokenizer):
@@ -139,10 +206,14 @@ def test_texts_are_rendered_bare_or_as_a_turn(tokenizer):
     "rows, said",
     [
         ('{"text": "a"}\n{"body": "b"}', ":2: needs field text, or instruction and answer"),
-        ('{"text": " "}', ":1: needs field text"),
+        ('{"text": " "}', ":1: field text is empty; fill it or remove the row"),
+        ('{"text": 3}', ":1: field text must be text, found int; put it in quotes"),
+        ('{"text": "\\ud800"}', ":1: field text holds half a character"),
+        ('{"instruction": "Why?"}', ":1: needs field text, or instruction and answer"),
+        ('{"instruction": "Why?", "answer": ""}', ":1: field answer is empty"),
         ("nonsense", ":1: not valid JSON"),
         ("", "holds no texts"),
-        (None, "no such data file"),
+        (None, "no such file; give a file with rows of text"),
     ],
 )
 def test_unusable_texts_are_named(rows, said, tmp_path):
@@ -171,18 +242,26 @@ def test_shipped_texts_hold_nothing_of_a_test():
             assert not any(cut(text) & shipped for text in texts), f"{file.name}: {line[:60]}"
 
 
-def test_too_little_text_is_refused(tokenizer, tiny_model):
+def test_too_little_text_is_refused(tokenizer):
     config = load_config("00_configs/quickstart.json")
-    tiny_model = AutoModelForCausalLM.from_pretrained(tiny_model)
     with pytest.raises(UserError, match="fewer than 64 tokens"):
-        make_rehearsal(config, [GeneralText("Short.")], 9, tokenizer, tiny_model)
-    assert make_rehearsal(config, [], 9, tokenizer, tiny_model) is None
+        make_rehearsal(config, [GeneralText("Short.")], 9, tokenizer, 128)
+    assert make_rehearsal(config, [], 9, tokenizer, 128) is None
 
 
-def test_a_short_run_prepares_no_more_blocks_than_it_uses(tokenizer, tiny_model):
-    tiny_model = AutoModelForCausalLM.from_pretrained(tiny_model)
+@pytest.mark.parametrize(
+    "keys, state_bytes, found",
+    [
+        ({}, 128, (10, 2)),  # half of the 20 blocks it draws
+        ({"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}, 128, (10, 1)),
+        ({"max_steps": 3}, 128, (3, 2)),
+        ({"rehearsal_per_pair": 1.0}, 2**17, (4, 4)),  # what memory has room for
+    ],
+)
+def test_a_run_prepares_the_blocks_it_uses(keys, state_bytes, found, tokenizer, capsys):
     texts = [GeneralText("Rain falls on the sea and on the land. " * 400)]
-    keys = {"num_train_epochs": 1, "per_device_train_batch_size": 4, "rehearsal_per_pair": 0.5}
-    config = load_config("00_configs/quickstart.json", keys)
-    made = make_rehearsal(config, texts, 40, tokenizer, tiny_model)
-    assert (len(made.blocks), made.count) == (10, 2)
+    usual = {"num_train_epochs": 1, "per_device_train_batch_size": 4, "rehearsal_per_pair": 0.5}
+    config = load_config("00_configs/quickstart.json", usual | keys)
+    made = make_rehearsal(config, texts, 40, tokenizer, state_bytes)
+    assert (len(made.blocks), made.count) == found
+    assert f"rehearsal: {found[0]} of " in capsys.readouterr().out

@@ -3,6 +3,13 @@
 import re
 import unicodedata
 
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def holds_half_character(value: str | list) -> bool:
+    """Whether text or messages hold a lone surrogate, which no file or tokenizer can write."""
+    return LONE_SURROGATE.search(value if isinstance(value, str) else str(value)) is not None
+
 
 def normalise(text: str) -> str:
     """Fold spelling variants that do not change the meaning.
