@@ -7,6 +7,7 @@ from trl import DPOConfig
 from config import REPOSITORY, Config, log_folder, resolve_path, run_name
 from errors import UserError
 from experiment_tracker import choose_tracker
+from fast.rehearsal import Rehearsal
 from hardware import Device
 from memory.guard import MemoryCallback
 from memory.plan import Plan
@@ -57,14 +58,11 @@ def build_trainer(
     best = choose_best_metric(config, bool(validation.rows), bool(sample))
     memory = MemoryCallback(device.kind, plan, RunLog(log_folder(config)))
     callbacks = [memory, *build_callbacks(config, sample, best)]
-    texts = [] if shards_base() else data.general
-    hidden = model.config.get_text_config().hidden_size
-    state_bytes = hidden * choose_precision(config, device).base.itemsize
     trainer = SafeTrainer(
         sources=[pair.source for pair in train.pairs],
         fast_forward=config.fast_forward and not shards_base(),
         cuda_graphs=config.cuda_graphs,
-        rehearsal=make_rehearsal(config, texts, len(train.rows), tokenizer, state_bytes),
+        rehearsal=choose_rehearsal(config, device, data, len(train.rows), tokenizer, model),
         reference_cache=REFERENCE_CACHE,
         model=model,
         args=build_arguments(config, device, bool(validation.rows), best),
@@ -78,6 +76,16 @@ def build_trainer(
         callback.trainer = trainer
     cast_adapter_to_fp32(trainer.model)
     return trainer
+
+
+def choose_rehearsal(
+    config: Config, device: Device, data: PreferenceData, pairs: int, tokenizer, model
+) -> Rehearsal | None:
+    """What is rehearsed beside the pairs; nothing with a sharded base."""
+    texts = [] if shards_base() else data.general
+    hidden = model.config.get_text_config().hidden_size
+    state_bytes = hidden * choose_precision(config, device).base.itemsize
+    return make_rehearsal(config, texts, pairs, tokenizer, state_bytes)
 
 
 def choose_sample(config: Config, validation: TokenizedPairs, tokenizer) -> ValidationSample:
