@@ -53,7 +53,7 @@ class PreferenceTrainer(RehearsingTrainer):
 
         Args:
             fast_forward: pack pairs and compute each prompt once; False is stock TRL.
-            reference_cache: folder of cached reference log-probs.
+            reference_cache: folder of what the reference says: log-probs, and states (rehearsal).
             cuda_graphs: replay training steps as CUDA graphs where there is a CUDA device.
             rehearsal: general text whose predictions stay those of the reference.
         """

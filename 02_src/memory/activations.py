@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fast.rehearsal import DIVERGING_AT_ONCE
 from memory.shape import ModelShape
 
-VOCABULARY_TILE = 32768  # fast.forward
+VOCABULARY_TILE = 32768  # fast.head
 TOKEN_TILE = 4096  # trl.kernels.chunked_logprob
 FP32 = 4
 
