@@ -1,13 +1,15 @@
-"""Train and evaluate named recipes with several seeds, keep the results, write 01_data/STUDY.md.
+"""Train and evaluate the recipes of a study with several seeds, keep the results, write STUDY.md.
 
-    python 03_scripts/study.py                                 # runs what has no result yet
-    python 03_scripts/study.py --jobs 4 --set model_name=path  # four trainings at a time
-    python 03_scripts/study.py --only table                    # STUDY.md again, nothing is run
-    python 03_scripts/study.py --recipes mine.json --out folder --only_recipes a,b --no_controls
+    python 03_scripts/study.py                                  # 01_data/study/full, made for a GPU
+    python 03_scripts/study.py 01_data/study/quickstart         # two processor cores, 70 minutes
+    python 03_scripts/study.py FOLDER --jobs 4 --set model_name=path   # four trainings at a time
+    python 03_scripts/study.py FOLDER --only table              # STUDY.md again, nothing is run
+    python 03_scripts/study.py FOLDER --only_recipes a,b --no_controls --out elsewhere
 
-Prints a JSON line per finished run. Interrupted, it goes on where it was; a run that fails is
-reported and the others go on. Kept results: <out>/<recipe>/seed_<n>/ (02_src/recipes/kept.py).
-With --out elsewhere STUDY.md is written there.
+FOLDER holds recipes.json (02_src/recipes/plan.py says what is in it). Runs what has no result yet
+and prints a JSON line per finished run. Interrupted, it goes on where it was; a run that fails is
+reported and the others go on. Kept: FOLDER/results/<recipe>/seed_<n>/ (02_src/recipes/kept.py),
+FOLDER/STUDY.md and study.png; with --out all are there.
 """
 
 import argparse
@@ -25,19 +27,18 @@ from config import parse_overrides, resolve_path, show_path, write_text
 from errors import UserError, run_main
 from recipes.jobs import run_all
 from recipes.kept import check_kept, find_place, is_kept, read_kept
+from recipes.picture import draw_study
 from recipes.plan import UNTRAINED, Study, StudyRun, list_runs, load_study
 from recipes.table import render_study
 
-RECIPES = "01_data/study/recipes.json"
-RESULTS = "01_data/study/results"
-STUDY = "01_data/STUDY.md"
+FULL = "01_data/study/full"
 
 
 def parse_arguments() -> argparse.Namespace:
     """The command line, checked."""
     parser = argparse.ArgumentParser(description="Compare recipes over seeds.")
-    parser.add_argument("--recipes", default=RECIPES, help="the study's JSON file")
-    parser.add_argument("--out", default=RESULTS, help="folder of kept results")
+    parser.add_argument("folder", nargs="?", default=FULL, help="holds the study's recipes.json")
+    parser.add_argument("--out", help="where results/ and STUDY.md go; FOLDER without it")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--only_recipes", help="names, separated by commas; all without it")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
@@ -68,24 +69,25 @@ def run_missing(arguments: argparse.Namespace, runs: list[StudyRun], out: Path) 
     return failed
 
 
-def write_table(study: Study, out: Path) -> None:
-    """STUDY.md from the kept results: 01_data/STUDY.md, or inside another --out."""
-    kept = read_kept(out)
-    text = render_study(study, kept, check_kept(kept, study))
-    file = resolve_path(STUDY) if out == resolve_path(RESULTS) else out / "STUDY.md"
-    write_text(file, text)
-    print(f"wrote {show_path(file)}", file=sys.stderr)
+def write_table(study: Study, folder: str, out: Path) -> None:
+    """STUDY.md and study.png from the results kept in `out`."""
+    kept = read_kept(out / "results")
+    file = out / "STUDY.md"
+    write_text(file, render_study(study, kept, folder, check_kept(kept, study)))
+    draw_study(study, kept, out / "study.png")
+    print(f"wrote {show_path(file)} and study.png", file=sys.stderr)
 
 
 def main() -> int:
     """Plan, run what is missing, write the table."""
     arguments = parse_arguments()
-    study = load_study(resolve_path(arguments.recipes))
+    folder = resolve_path(arguments.folder)
+    study = load_study(folder / "recipes.json")
     only = arguments.only_recipes.split(",") if arguments.only_recipes else None
     runs = list_runs(study, parse_overrides(arguments.set), only)
-    out = resolve_path(arguments.out)
-    failed = 0 if arguments.only else run_missing(arguments, runs, out)
-    write_table(study, out)
+    out = resolve_path(arguments.out or folder)
+    failed = 0 if arguments.only else run_missing(arguments, runs, out / "results")
+    write_table(study, show_path(folder), out)
     return 1 if failed else 0
 
 

@@ -98,15 +98,15 @@ def keep_run(out: Path, run: StudyRun, folder: Path, metrics: Path, about: dict)
         values = read_values(splits)
         line = {"recipe": name, "seed": seed, **values, "goals_reached": count_reached(splits)}
         facts = {"device": report["device"]} | ({} if untrained else about)
-        origin = describe_origin(run.config)
+        origin = describe_origin(run.config, not untrained)
         write_json(place / RUN_FILE, {**facts, **origin, "settings": describe_settings(run.config)})
         lines.append({**line, **facts})
     return lines
 
 
-def describe_origin(config: Config) -> dict:
+def describe_origin(config: Config, trained: bool) -> dict:
     """When, with which versions, on which data (sha256 of each file)."""
-    files = [config.dataset_hf, config.validation_file, config.rehearsal_file]
+    files = [config.dataset_hf, config.validation_file, config.rehearsal_file] if trained else []
     files += config.test_files.values()
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",

@@ -1,6 +1,6 @@
 """A study on paper: named recipes, each a set of config keys over one base config, and seeds.
 
-study = load_study(Path("01_data/study/recipes.json"))
+study = load_study(Path("01_data/study/full/recipes.json"))
 runs = list_runs(study)
 """
 
@@ -29,6 +29,7 @@ class Study(BaseModel):
     """What is compared: every recipe with every seed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    title: str = "recipes compared"
     about: str = ""  # what was asked: the report's first paragraph
     base_config: str = "00_configs/quickstart.json"
     shared: dict[str, Any] = {}  # config keys of all recipes

@@ -16,9 +16,7 @@ from recipes.kept import Kept, check_kept, code_outcomes, describe_settings, rea
 from recipes.plan import Study, list_runs, load_study
 from recipes.table import render_study
 
-STUDY = REPOSITORY / "01_data" / "STUDY.md"
-RECIPES = REPOSITORY / "01_data" / "study" / "recipes.json"
-RESULTS = REPOSITORY / "01_data" / "study" / "results"
+STUDIES = [REPOSITORY / "01_data" / "study" / name for name in ("full", "quickstart")]
 SHARE = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 100}
 
 
@@ -136,12 +134,17 @@ def test_the_document_says_what_is_reached_missed_and_shown(study):
         make_kept("dpo_only", 1, "-" * 20, grounding=0.25),
         make_kept("base", None, "+" * 20, grounding=0.01),
     ]
-    text = render_study(study, kept, ["01_data/x.jsonl"])
+    text = render_study(study, kept, "01_data/study/x", ["01_data/x.jsonl"])
     assert "| taught: right expansion | 1 % | >= 99 % | 99 % (98 % to 100 %) | 98 %" in text
     assert "seed 2 | **missed**: reached in 1 of 2 seeds |" in text
     assert "| 1.030 (1.020 to 1.040) | 1.040" in text and "| reached |" in text
     assert "- `base`, no difference shown: taught: right expansion" in text
-    assert "| taught: right expansion | `dpo_only` | 20 | 0 / 20 |" in text and "| holds |" in text
+    assert (
+        "| taught: right expansion | `dpo_only` | 1 | 20 | 0 / 20 |" in text and "| holds |" in text
+    )
+    assert "Planned and not run yet: `dpo_only` seed 2." in text
+    assert "Goals not measured here: taught: right at once and alone;" in text
+    assert "python 03_scripts/study.py 01_data/study/x --only table" in text
     assert "The data has changed since: 01_data/x.jsonl." in text
     assert "`learning_rate=0.001`" in text and "Which one?" in text
 
@@ -164,15 +167,16 @@ def test_results_of_other_settings_are_refused(study):
         read_kept(Path("/nowhere"))
 
 
-def test_the_committed_study_is_what_its_kept_results_give():
-    assert STUDY.is_file() == RESULTS.is_dir(), "both or none; run study.py --only table"
-    if RESULTS.is_dir():
-        study, kept = load_study(RECIPES), read_kept(RESULTS)
-        assert STUDY.read_text(encoding="utf-8") == render_study(
-            study, kept, check_kept(kept, study)
-        ), "run: python 03_scripts/study.py --only table"
-        for place in (file.parent for file in RESULTS.glob("*/*/run.json")):
-            assert sum(file.stat().st_size for file in place.iterdir()) < 100_000, place
+@pytest.mark.parametrize("folder", STUDIES, ids=lambda folder: folder.name)
+def test_the_committed_studies_are_what_their_kept_results_give(folder):
+    study, kept = load_study(folder / "recipes.json"), read_kept(folder / "results")
+    place = folder.relative_to(REPOSITORY).as_posix()
+    text = render_study(study, kept, place, check_kept(kept, study))
+    hint = f"run: python 03_scripts/study.py {place} --only table"
+    assert (folder / "STUDY.md").read_text(encoding="utf-8") == text, hint
+    assert (folder / "study.png").is_file(), hint
+    for run in (file.parent for file in folder.glob("results/*/*/run.json")):
+        assert sum(file.stat().st_size for file in run.iterdir()) < 110_000, run
 
 
 @pytest.fixture(scope="module")
@@ -193,8 +197,8 @@ def recipes_file(tiny_config, tmp_path_factory) -> Path:
 
 
 def test_a_study_runs_keeps_goes_on_and_survives_a_crash(recipes_file, run_stage):
+    arguments = [str(recipes_file.parent), "--no_controls"]
     out = recipes_file.parent / "results"
-    arguments = ["--recipes", str(recipes_file), "--out", str(out), "--no_controls"]
     done = run_stage("03_scripts/study.py", *arguments, "--jobs", "2")
     lines = {line["recipe"]: line for line in map(json.loads, done.out.splitlines())}
     assert done.rc == 1 and "no_such_file" in lines["bad"]["failed"]
@@ -204,6 +208,7 @@ def test_a_study_runs_keeps_goes_on_and_survives_a_crash(recipes_file, run_stage
     assert len(about["model"]) == 64 and "model_name" not in about["settings"]
     kept = {"run.json", "evaluation.json", "outcomes.json", "metrics.jsonl"}
     assert {file.name for file in place.iterdir()} == kept
-    assert "| `works` | 5 | 2 |" in (out / "STUDY.md").read_text()
+    assert "| `works` | 5 | 2 |" in (out.parent / "STUDY.md").read_text()
+    assert (out.parent / "study.png").read_bytes().startswith(b"\x89PNG")
     only = run_stage("03_scripts/study.py", *arguments, "--only_recipes", "works")
     assert only.rc == 0 and only.out == ""  # nothing is run twice
