@@ -13,10 +13,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from config import Config
+from config import Config, resolve_path
 from errors import UserError, escape_controls
 from general_texts import GeneralText, load_texts
-from row_readers import read_rows
+from row_readers import LISTS, PATH_LIKE, read_rows, require_file
 from utils.formatting import Message, format_row
 from utils.text import holds_half_character
 
@@ -53,9 +53,12 @@ def load_preferences(config: Config) -> PreferenceData:
     """Read the config's data, check it, split off a validation set by prompt.
 
     Raises:
-        UserError: no such file, or rows that cannot be trained on; one line names each (the first
-            20 on stderr), the last line the count.
+        UserError: no such file, test files included, or rows that cannot be trained on; one line
+            names each (the first 20 on stderr), the last line the count.
     """
+    for file in config.test_files.values():  # evaluation comes after hours of training
+        if PATH_LIKE.search(file):
+            require_file(resolve_path(file))
     general = load_texts(config)
     pairs, notices = load_pairs(config.dataset_hf, config)
     if config.dataset_shuffle:
@@ -109,6 +112,9 @@ def find_row_problem(row: dict[str, Any]) -> str | None:
     for name in ("context", "system"):
         if row.get(name) is not None and not isinstance(row[name], str):
             return f"field {name} must be text, found {type(row[name]).__name__}; put it in quotes"
+    for name in LISTS:
+        if not is_list_of_texts(row.get(name)):
+            return f'field {name} must be a list of texts; correct it: ["Dynamic Positioning"]'
     for name in [*names, *(name for name in ("context", "system") if row.get(name))]:
         if holds_half_character(row[name]):
             return f"field {name} holds half a character (a lone surrogate); retype the text"
@@ -120,6 +126,13 @@ def find_row_problem(row: dict[str, Any]) -> str | None:
 def strip_text(value: str | list) -> str | list:
     """Text without white space around it; messages as they are."""
     return value.strip() if isinstance(value, str) else value
+
+
+def is_list_of_texts(value: Any) -> bool:
+    """Whether an optional list is absent or holds texts; a bare text would be read by letters."""
+    if value is None:
+        return True
+    return isinstance(value, list) and all(isinstance(v, str) and v.strip() for v in value)
 
 
 def find_contradictions(pairs: Iterable[Pair]) -> list[str]:

@@ -5,14 +5,20 @@ Needs no torch; `datasets` is imported only for the hub, pyarrow only for Parque
 
 import csv
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from config import Config, resolve_path, show_path
+from config import REPOSITORY, Config, resolve_path, show_path
 from errors import UserError
 from secrets_file import find_token
 
+LISTS = ("accepted", "competing")  # columns whose CSV cells hold several texts
+# A mistyped path is no hub id: it would be looked up there, and names can be private.
+PATH_LIKE = re.compile(
+    r"^[/.~]|\\|/.*/|\.(txt|tsv|xlsx?|zip|gz|csv|json|parq)[^/]*$", re.IGNORECASE
+)
 DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 PARQUET_ROWS = 64  # unpacked at a time
 LARGEST_UNPACKED = 4 << 30  # bytes
@@ -27,19 +33,29 @@ def read_rows(name: str, config: Config) -> Rows:
     """
     path = resolve_path(name)
     if path.suffix in DATA_SUFFIXES:
-        if not path.is_file():
-            raise UserError(
-                f"{show_path(path)}: no such file; make it with: "
-                "python 03_scripts/build_dataset.py, or set dataset_hf to your own"
-            )
+        require_file(path)
         if path.suffix == ".parquet":
             return read_parquet(path, show_path(path))
         readers = {".jsonl": read_json_lines, ".json": read_json, ".csv": read_csv}
         return readers[path.suffix](path, show_path(path))
-    if path.exists():
+    if path.exists() or PATH_LIKE.search(name):
+        problem = "not a data file" if path.exists() else "no such file"
         kinds = " ".join(DATA_SUFFIXES)
-        raise UserError(f"{show_path(path)}: not a data file; dataset_hf takes {kinds} or a hub id")
+        raise UserError(f"{show_path(path)}: {problem}; give a file {kinds} or a hub id")
     return read_hub_data(name, config)
+
+
+def require_file(path: Path) -> None:
+    """UserError where a data file is missing."""
+    if path.is_file():
+        return
+    shipped = path.parent.is_relative_to(REPOSITORY / "01_data" / "dpo")
+    hint = (
+        "make it with: python 03_scripts/build_dataset.py"
+        if shipped
+        else "correct dataset_hf, validation_file or test_files"
+    )
+    raise UserError(f"{show_path(path)}: no such file; {hint}")
 
 
 def read_text(path: Path, shown: str) -> str:
@@ -91,13 +107,21 @@ def describe_json_error(error: Exception) -> str:
 
 
 def read_csv(path: Path, shown: str) -> Rows:
-    """CSV with a header line; every cell is text, so 42 and NA stay what they are."""
+    """CSV with a header line; every cell is text, so 42 and NA stay what they are.
+
+    Cells of `accepted` and `competing` hold several texts, with semicolons between them.
+    """
     csv.field_size_limit(2**31 - 1)
     lines = read_text(path, shown).splitlines(keepends=True)
     reader = csv.DictReader(lines)
     try:
         for row in reader:
-            yield f"{shown}:{reader.line_num}", {k: v for k, v in row.items() if k is not None}
+            cells = {k: v for k, v in row.items() if k is not None}
+            for name in LISTS:
+                if isinstance(cells.get(name), str):
+                    parts = (part.strip() for part in cells[name].split(";"))
+                    cells[name] = [part for part in parts if part] or None
+            yield f"{shown}:{reader.line_num}", cells
     except csv.Error as error:
         raise UserError(f"{shown}:{reader.line_num}: cannot be read as csv: {error}") from None
 

@@ -47,7 +47,7 @@ def train(trainer, config: Config, resume: bool = False) -> Run:
     Ctrl-C saves a checkpoint and returns an unfinished Run.
 
     Raises:
-        UserError: the first loss is not ln 2, or `resume` finds no checkpoint.
+        UserError: the first loss is not ln 2.
     """
     from transformers.integrations import TensorBoardCallback
     from transformers.trainer_callback import PrinterCallback

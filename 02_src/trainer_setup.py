@@ -34,6 +34,10 @@ SHARDED = (
     "cannot hold the exchange of weights; the reference is computed at each step, nothing is "
     "rehearsed, and validation questions are not asked"
 )
+UNASKED = (
+    "no validation row lists accepted expansions, so no question is asked while training; add "
+    'them, as in "accepted": ["Dynamic Positioning"]'
+)
 REFERENCE_CACHE = REPOSITORY / "04_models" / "cache" / "reference"
 
 
@@ -93,7 +97,10 @@ def choose_sample(config: Config, validation: TokenizedPairs, tokenizer) -> Vali
     if shards_base():
         print(f"note: {SHARDED}")
     asked = 0 if shards_base() else config.validation_answers
-    return ValidationSample(validation.pairs, validation.rows, tokenizer, asked)
+    sample = ValidationSample(validation.pairs, validation.rows, tokenizer, asked)
+    if asked and validation.rows and not len(sample):
+        print(f"note: {UNASKED}")
+    return sample
 
 
 def tokenize_data(

@@ -21,8 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "02_src"))
 
 from tqdm.auto import tqdm
 
-from config import DEFAULT_CONFIG, parse_overrides, resolve_path, show_path
+from config import DEFAULT_CONFIG, Config, parse_overrides, resolve_path, show_path
 from errors import UserError, run_main
+from preferences import load_pairs
 from recipes.plan import SAFE_NAME
 from recipes.search_space import check_space, load_space
 
@@ -68,12 +69,23 @@ def run_trials(sweep, trials: int, time_limit: float) -> int:
     return 0
 
 
+def require_answers(base: Config) -> None:
+    """UserError where no validation row says which answers are right: trials are judged by them."""
+    pairs, _ = load_pairs(base.validation_file, base)
+    if not any(pair.row.get("accepted") for pair in pairs):
+        raise UserError(
+            f"{base.validation_file}: no row lists accepted expansions, by which trials are "
+            'judged; add them, as in "accepted": ["Dynamic Positioning"]'
+        )
+
+
 def main() -> int:
     """Check the whole space, then search."""
     arguments = parse_arguments()
     space = load_space(resolve_path(arguments.search) if arguments.search else None)
     given = parse_overrides(arguments.set)
     base = check_space(space, arguments.config, given)
+    require_answers(base)
     from recipes.trials import Sweep
 
     names = arguments.study, arguments.config

@@ -70,7 +70,7 @@ class StepBatches:
 
 @dataclass
 class CountingCollator:
-    """Adds `pairs`, how many a batch holds. An empty one gets a stand-in, whose pair counts as none.
+    """Adds `pairs`, how many a batch holds. An empty one gets a stand-in that counts as none.
 
     It keeps all processes at the same number of forward passes, which sharded weights need.
     """

@@ -9,7 +9,7 @@ import pytest
 
 from config import Config
 from errors import UserError
-from preferences import Pair, PreferenceData, load_preferences, split_by_prompt
+from preferences import Pair, PreferenceData, load_pairs, load_preferences, split_by_prompt
 from prompt_contract import apply_contract
 from tokenization import tokenize_pairs
 from utils.formatting import format_prompt
@@ -289,6 +289,17 @@ def test_malformed_json_file_names_its_line(tmp_path):
     file = tmp_path / "pairs.json"
     file.write_text('[\n{"instruction": "a",\n"chosen" "b"}\n]', encoding="utf-8")
     assert read_error(file).startswith(f"{file}:3: ")
+
+
+def test_csv_lists_have_semicolons(tmp_path):
+    file = tmp_path / "pairs.csv"
+    file.write_text(
+        "instruction,chosen,rejected,accepted,competing\n"
+        "What is DP?,Yes.,No.,Dynamic Positioning; dynamic positioning system ,\n"
+    )
+    (pair,) = load_pairs(str(file), Config())[0]
+    assert pair.row["accepted"] == ["Dynamic Positioning", "dynamic positioning system"]
+    assert pair.row["competing"] is None
 
 
 @pytest.mark.parametrize("name", ["pairs.jsonl", "pairs.csv", "pairs.json", "pairs.parquet"])

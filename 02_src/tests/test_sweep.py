@@ -7,6 +7,7 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.trial import TrialState
+from small_run import write_rows
 from tiny_run import tiny_config  # noqa: F401
 
 from config import load_config, log_folder
@@ -82,12 +83,19 @@ def test_a_wrong_search_space_is_refused_with_the_key(tmp_path, space, problem):
     [
         ("sweep", ["--trials", "0"], "--trials 0: must be 1 or more"),
         ("sweep", ["--set", "validation_file=null"], "validation_file: a sweep needs one"),
-        ("study", ["--recipes", "none.json"], "none.json: no such"),
+        ("study", ["no_folder"], "no_folder/recipes.json: no such"),
     ],
 )
 def test_scripts_refuse_wrong_usage_in_one_line(run_script, script, arguments, problem):
     done = run_script(f"03_scripts/{script}.py", *arguments)
     assert done.rc == 2 and problem in done.err and len(done.err.strip().splitlines()) == 1
+
+
+def test_a_sweep_needs_validation_rows_that_say_what_is_right(tmp_path, run_script):
+    rows = [{"instruction": "What is DP?", "chosen": "Dynamic Positioning.", "rejected": "Data."}]
+    file = write_rows(tmp_path / "validation.jsonl", rows)
+    done = run_script("03_scripts/sweep.py", "--set", f"validation_file={file}")
+    assert done.rc == 2 and "no row lists accepted expansions" in done.err
 
 
 def test_values_no_config_may_have_are_refused_before_the_first_trial(tmp_path):
