@@ -53,11 +53,11 @@ def load_preferences(config: Config) -> PreferenceData:
     """Read the config's data, check it, split off a validation set by prompt.
 
     Raises:
-        UserError: no such file, test files included, or rows that cannot be trained on; one line
-            names each (the first 20 on stderr), the last line the count.
+        UserError: no such file, test files that the config names included, or rows that cannot be
+            trained on; one line names each (the first 20 on stderr), the last line the count.
     """
-    for file in config.test_files.values():  # evaluation comes after hours of training
-        if PATH_LIKE.search(file):
+    if "test_files" in config.model_fields_set:  # evaluation comes after hours of training
+        for file in filter(PATH_LIKE.search, config.test_files.values()):
             require_file(resolve_path(file))
     general = load_texts(config)
     pairs, notices = load_pairs(config.dataset_hf, config)
