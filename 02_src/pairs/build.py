@@ -14,6 +14,7 @@ from pairs.inputs import load_acronyms, load_passages
 from pairs.made_up import invent_abbreviations
 from pairs.made_up_rows import make_made_up_rows
 from pairs.manifest import write_manifest
+from pairs.other_fields import make_other_field_rows
 from pairs.rows import Row, drop_repeats, write_records, write_rows
 from pairs.splits import Plan, find_held_out_names, find_mentioning, make_plan
 from pairs.test_rows import (
@@ -27,7 +28,7 @@ from pairs.train_rows import Maker, contrast_row, make_entry_rows
 
 UNSEEN_SIZE = 90  # abbreviations of test D
 VALIDATION_SIZE = 180
-MADE_UP_SHARE = 0.35  # of all training pairs
+MADE_UP_SHARE = 0.35  # of the training pairs without those about other fields
 MADE_UP_TESTS = 200
 
 
@@ -68,6 +69,7 @@ def make_files(
     made_up, made_up_tests = make_unknown(plan, acronyms, len(taught), seed)
     train = drop_repeats([*taught, *made_up])
     random.Random(f"{seed}-order").shuffle(train)
+    train = mix_in(train, make_foreign(plan, seed), random.Random(f"{seed}-mix"))
     validation = make_validation(plan, base_answers, seed)
     seen = make_direct_tests(plan.train, phrasings.TEST_DIRECT, plan.groups)
     taught_general = [e for e in plan.train if e.abbreviation in plan.general_taught]
@@ -111,6 +113,20 @@ def drop_mentions(rows: list[Row], plan: Plan) -> list[Row]:
 def list_row_texts(row: Row) -> list[str]:
     """Everything that a training row shows."""
     return [t for t in (row.system, row.context, row.instruction, row.chosen, row.rejected) if t]
+
+
+def make_foreign(plan: Plan, seed: int) -> list[Row]:
+    """Rows about taught abbreviations in fields where they have no sense."""
+    rows = make_other_field_rows(plan, random.Random(f"{seed}-other-fields"))
+    return drop_repeats(drop_mentions(rows, plan))
+
+
+def mix_in(rows: list[Row], more: list[Row], rng: random.Random) -> list[Row]:
+    """All rows, `more` at random places between `rows`, whose order stays (so does mini's)."""
+    total = len(rows) + len(more)
+    taken = set(rng.sample(range(total), len(more)))
+    first, second = iter(rows), iter(more)
+    return [next(second if place in taken else first) for place in range(total)]
 
 
 def make_unknown(

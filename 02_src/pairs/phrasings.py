@@ -117,10 +117,10 @@ def ask_abbreviation(phrasing: str, entry: Entry, sense: Sense) -> Prompt:
     return Prompt(phrasing, text.replace("\0", sense.definition))
 
 
-def ask_general(phrasing: str, entry: Entry, sense: Sense) -> Prompt:
+def ask_general(phrasing: str, entry: Entry, domain: str) -> Prompt:
     """A question that names another domain, in the question or (G4) in the system prompt."""
-    template = GENERAL[phrasing].replace("{domain}", sense.domain)
-    system = GENERAL_SYSTEM.format(domain=sense.domain) if phrasing == "G4" else None
+    template = GENERAL[phrasing].replace("{domain}", domain)
+    system = GENERAL_SYSTEM.format(domain=domain) if phrasing == "G4" else None
     return Prompt(phrasing, fill(template, entry), system=system)
 
 

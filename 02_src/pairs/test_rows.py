@@ -61,7 +61,7 @@ def make_general_tests(entries: list[Entry], groups: dict[str, str]) -> list[Row
 def ask_general_test(phrasing: str, entry: Entry, sense: Sense) -> Prompt:
     """The domain in the question (G5), or a sentence of that domain before it (G6)."""
     if phrasing == "G5":
-        return phrasings.ask_general(phrasing, entry, sense)
+        return phrasings.ask_general(phrasing, entry, sense.domain)
     return phrasings.ask_in_context(phrasing, entry, choose_test_context(sense))
 
 

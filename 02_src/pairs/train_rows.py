@@ -190,7 +190,7 @@ def ambiguous_row(maker: Maker, entry: Entry, number: int) -> Row:
 def general_rows(maker: Maker, entry: Entry) -> Iterator[Row]:
     """Another domain is named or shown: there the competing sense is right."""
     sense = entry.competing[0]
-    prompts = [phrasings.ask_general(p, entry, sense) for p in phrasings.TRAIN_GENERAL]
+    prompts = [phrasings.ask_general(p, entry, sense.domain) for p in phrasings.TRAIN_GENERAL]
     prompts.append(phrasings.ask_in_context("G3", entry, sense.contexts[0]))
     subject = maker.describe(entry, sense, fixed=True)
     wrong = answers.list_wrong_names(entry.abbreviation, entry.default.names)
