@@ -126,7 +126,7 @@ def load_files(place: Path, device: Device) -> tuple:
     if place.is_file():
         return load_gguf(place, device)
     if (place / "adapter_config.json").is_file():
-        return load_adapter(place, device)[:2]
+        return load_adapter(place, device, fused=True)[:2]
     return load_merged(place, device)
 
 

@@ -17,13 +17,19 @@ from transformers.utils import logging as transformers_logging
 from checkpoints import check_adapter_files
 from config import Config, load_run_config, show_path
 from errors import UserError
+from fast.lora_linear import fuse_lora_layers
 from hardware import Device
 from prompt_contract import CONTRACT_FILE, check_contract
 from qlora import load_base
 
 
-def load_adapter(run_folder: Path, device: Device) -> tuple[PeftModel, object, Config]:
+def load_adapter(
+    run_folder: Path, device: Device, fused: bool = False
+) -> tuple[PeftModel, object, Config]:
     """Base + adapter of a finished run, its tokenizer, and the run's config.
+
+    Args:
+        fused: compute as training does, in fewer steps (fast/lora_linear.py); else as PEFT does.
 
     Raises:
         UserError: the folder holds no complete run, a pickle instead of safetensors, or tokens
@@ -35,6 +41,8 @@ def load_adapter(run_folder: Path, device: Device) -> tuple[PeftModel, object, C
     check_contract(tokenizer, run_folder)
     base = load_base(config, device)
     model = PeftModel.from_pretrained(base, run_folder, autocast_adapter_dtype=False)
+    if fused:
+        fuse_lora_layers(model)
     return model.eval(), tokenizer, config
 
 

@@ -6,10 +6,10 @@
     python 03_scripts/study.py FOLDER --only table              # STUDY.md again, nothing is run
     python 03_scripts/study.py FOLDER --only_recipes a,b --no_controls --out elsewhere
 
-FOLDER holds recipes.json (02_src/recipes/plan.py says what is in it). Runs what has no result yet
-and prints a JSON line per finished run. Interrupted, it goes on where it was; a run that fails is
-reported and the others go on. Kept: FOLDER/results/<recipe>/seed_<n>/ (02_src/recipes/kept.py),
-FOLDER/STUDY.md and study.png; with --out all are there.
+FOLDER holds recipes.json (02_src/recipes/plan.py says what is in it). Runs what has no result with
+these settings and today's data, and prints a JSON line per finished run. Interrupted, it goes on
+where it was; a run that fails is reported and the others go on. Kept: FOLDER/results/<recipe>/
+seed_<n>/ (02_src/recipes/kept.py), FOLDER/STUDY.md and study.png; with --out all are there.
 """
 
 import argparse

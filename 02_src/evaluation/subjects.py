@@ -46,7 +46,7 @@ class Models:
         if name == "merged":
             return load_merged(place, self.device)
         if name in MODELS:
-            return load_adapter(place, self.device)[:2]
+            return load_adapter(place, self.device, fused=True)[:2]
         other = self.config.model_copy(update={"model_name": str(place), "model_revision": None})
         model, tokenizer = load_policy(other, self.device)
         return model.eval(), tokenizer

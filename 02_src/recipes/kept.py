@@ -55,9 +55,12 @@ def find_place(out: Path, recipe: str, seed: int | None) -> Path:
 
 
 def is_kept(out: Path, run: StudyRun) -> bool:
-    """Whether a result of exactly these settings is there."""
+    """Whether a result of exactly these settings and today's data is there."""
     file = find_place(out, run.recipe, run.seed) / RUN_FILE
-    return file.is_file() and not list_differences(read_json(file)["settings"], run.config)
+    if not file.is_file():
+        return False
+    about = read_json(file)
+    return not (list_differences(about["settings"], run.config) or list_changed(about["data"]))
 
 
 def list_differences(settings: dict, config: Config) -> list[str]:
@@ -198,8 +201,16 @@ def check_kept(kept: Sequence[Kept], study: Study) -> list[str]:
                 raise UserError(f"{place}: {difference} as in the recipe; run study.py again")
         for name, digest in {**run.about["data"], MODEL: run.about["model"]}.items():
             if data.setdefault(name, digest) != digest:
-                raise UserError(f"{place}: made with another {name} than the results before it")
+                raise UserError(
+                    f"{place}: made with another {name} than the results before it; "
+                    "run study.py again"
+                )
     data.pop(MODEL, None)
+    return list_changed(data)
+
+
+def list_changed(data: dict[str, str]) -> list[str]:
+    """Names of the files whose sha256 is no longer what `data` says."""
     return [name for name, digest in data.items() if hash_file(name) != digest]
 
 

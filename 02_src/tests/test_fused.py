@@ -3,11 +3,16 @@
 import bitsandbytes
 import pytest
 import torch
+from merge_run import make_adapter
+from peft.tuners.lora import LoraLayer
 from test_fast import make_rows, make_trainer
 
+from config import load_run_config
 from fast.fused_layers import is_plain_norm, undo_fusion
 from fast.lora_linear import fuse_lora_layers, is_plain
 from fast.reference import split_by_tokens
+from hardware import find_device
+from trained_models import load_adapter
 
 
 def run(model: torch.nn.Module, ids: torch.Tensor) -> tuple[torch.Tensor, dict]:
@@ -83,3 +88,25 @@ def test_batches_split_by_tokens_hold_everything_once():
     assert batches[0] == [4]
     assert all(sum(lengths[i] for i in b) <= 40 or len(b) == 1 for b in batches)
     assert max(map(len, batches)) <= 3
+
+
+# bitsandbytes multiplies 4-bit weights by 16-bit numbers on some CPUs, ours by 32-bit ones here
+@pytest.mark.parametrize(("load_in_4bit", "tolerance"), [(False, 1e-4), (True, 1e-2)])
+def test_a_loaded_run_answers_as_peft_does(load_in_4bit, tolerance, make_run, tiny_model):
+    folder = make_run(load_in_4bit=load_in_4bit, bf16=False, fp16=False)
+    make_adapter(tiny_model, folder, scale=0.3)
+    device = find_device(load_run_config(folder))
+    stock, fused = (load_adapter(folder, device, fused=fused)[0] for fused in (False, True))
+    ids = torch.arange(5, 25).view(2, 10)
+
+    def score(model: torch.nn.Module) -> list[torch.Tensor]:
+        with torch.no_grad():
+            tuned = model(input_ids=ids).logits
+            with model.disable_adapter():
+                return [tuned, model(input_ids=ids).logits]
+
+    wanted, found = score(stock), score(fused)
+    assert not is_plain(next(m for m in fused.modules() if isinstance(m, LoraLayer)))
+    assert not torch.allclose(*wanted, atol=0.1)  # the adapter does something
+    for ours, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(ours.float(), theirs.float(), atol=tolerance, rtol=tolerance)

@@ -12,7 +12,7 @@ from config import REPOSITORY
 from errors import UserError
 from recipes.claims import HOLDS, OPEN, REVERSED, UNMEASURED, make_claims
 from recipes.goals import GOALS, count_reached, read_values
-from recipes.kept import Kept, check_kept, code_outcomes, describe_settings, read_kept
+from recipes.kept import Kept, check_kept, code_outcomes, describe_settings, is_kept, read_kept
 from recipes.plan import Study, list_runs, load_study
 from recipes.table import render_study
 
@@ -212,3 +212,8 @@ def test_a_study_runs_keeps_goes_on_and_survives_a_crash(recipes_file, run_stage
     assert (out.parent / "study.png").read_bytes().startswith(b"\x89PNG")
     only = run_stage("03_scripts/study.py", *arguments, "--only_recipes", "works")
     assert only.rc == 0 and only.out == ""  # nothing is run twice
+    run = list_runs(load_study(recipes_file), {}, ["works"])[0]
+    assert is_kept(out, run)
+    seen = Path(run.config.test_files["seen"])
+    seen.write_text(seen.read_text() + "\n")
+    assert not is_kept(out, run)  # other data: it is run again
