@@ -8,6 +8,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import StoppingCriteria, TextIteratorStreamer
 
+from attention_plans import without_cudnn_plans
 from prompt_contract import eos_ids, render_text
 from shrinking_batches import for_batches
 from utils.formatting import Message
@@ -41,7 +42,7 @@ def generate_answers(
 def generate_batch(model, tokenizer, texts: list[str], max_new_tokens: int) -> list[str]:
     """Greedy answers of one left-padded batch."""
     inputs = pad_left(tokenizer, texts).to(model.device)
-    with contiguous_head_input(model):
+    with contiguous_head_input(model), without_cudnn_plans():
         output = model.generate(**inputs, **greedy_options(tokenizer, max_new_tokens))
     completions = output[:, inputs["input_ids"].shape[1] :]
     return [text.strip() for text in tokenizer.batch_decode(completions, skip_special_tokens=True)]
@@ -95,7 +96,7 @@ def stream_answer(
 
     def generate() -> None:
         try:
-            with contiguous_head_input(model):
+            with contiguous_head_input(model), torch.no_grad(), without_cudnn_plans():
                 model.generate(**inputs, **options)
         except Exception as error:  # handed to the caller, who would wait for ever otherwise
             failures.append(error)

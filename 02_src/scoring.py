@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from tqdm.auto import tqdm
 
+from attention_plans import without_cudnn_plans
 from fast.collator import PackedPreferenceCollator
 from fast.forward import PACKED, find_obstacle, score_packed
 from shrinking_batches import for_batches
@@ -49,6 +50,8 @@ def score_packed_rows(causal, batch: dict[str, torch.Tensor]) -> torch.Tensor:
 def score_padded(causal, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """[2, B] summed log-probs through the model's own padded forward."""
     ids, mask = batch["input_ids"], batch["completion_mask"][:, 1:]
-    logits = causal(input_ids=ids, attention_mask=batch["attention_mask"]).logits[:, :-1].float()
+    with without_cudnn_plans():
+        logits = causal(input_ids=ids, attention_mask=batch["attention_mask"]).logits
+    logits = logits[:, :-1].float()
     logps = logits.log_softmax(-1).gather(2, ids[:, 1:, None]).squeeze(2)
     return (logps * mask).sum(1).view(2, -1)

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 import torch
 from tqdm.auto import tqdm
 
+from attention_plans import without_cudnn_plans
 from shrinking_batches import for_batches
 
 LONGEST_PASSAGE = 512  # tokens
@@ -41,9 +42,10 @@ def encode_passages(tokenizer, texts: list[str]):
 def measure_batch(model, inputs, with_kl: bool) -> list[dict]:
     """measure_drift for one batch; the softmax runs passage by passage, to bound memory."""
     inputs = {name: inputs[name].to(model.device) for name in ("input_ids", "attention_mask")}
-    logits = model(**inputs, use_cache=False).logits  # [B, S, V]
-    with model.disable_adapter() if with_kl else nullcontext():
-        reference = model(**inputs, use_cache=False).logits if with_kl else None
+    with without_cudnn_plans():
+        logits = model(**inputs, use_cache=False).logits  # [B, S, V]
+        with model.disable_adapter() if with_kl else nullcontext():
+            reference = model(**inputs, use_cache=False).logits if with_kl else None
     found = []
     for row, mask in enumerate(inputs["attention_mask"]):
         length = int(mask.sum())

@@ -5,6 +5,7 @@ import functools
 import torch
 from trl.trainer.utils import FusedCausalLMOutput
 
+from attention_plans import without_cudnn_plans
 from fast import attention
 from fast.buckets import Packed
 from fast.graph_recorder import GraphRecorder
@@ -95,7 +96,8 @@ def score_packed(
         packed: tensors of fast.layout.pack_pairs, on the model's device.
         states: [T, H] the reference's hidden states that packed["lessons"] [M] points to.
     """
-    hidden = run_backbone(model, packed)  # [R, S, H]
+    with without_cudnn_plans():
+        hidden = run_backbone(model, packed)  # [R, S, H]
     hidden = hidden.reshape(-1, hidden.shape[-1]).index_select(0, packed["sources"])  # [M + N, H]
     recited = packed["lessons"].shape[0]
     found = score_hidden(model, hidden[recited:], packed["targets"])

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
+from attention_plans import without_cudnn_plans
 from config import Config
 from evaluation.drift import measure_drift
 from generation import generate_answers
@@ -123,7 +124,8 @@ def read_logits(model, tokenizer, config: Config, sample: Sample, label: str):
     for row in tqdm(rows, desc=f"{label}: answer tokens", unit="pair", leave=False):
         prompt, answer = row["prompt_ids"], row["chosen_ids"][:ANSWER_TOKENS]
         ids = torch.tensor([prompt + answer], device=model.device)
-        logits = model(input_ids=ids, use_cache=False).logits[0]
+        with without_cudnn_plans():
+            logits = model(input_ids=ids, use_cache=False).logits[0]
         yield logits[len(prompt) - 1 : -1].cpu()
 
 

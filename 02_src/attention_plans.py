@@ -1,0 +1,25 @@
+"""Keep cuDNN's attention away from forward passes whose shapes vary.
+
+cuDNN builds a plan for every batch size and length it has not met, of 30 to 400 ms, and torch 2.11
+and later prefer it on H100 and B200 cards (pytorch/pytorch#155958). Generation meets a new length
+with every token; scoring, with every batch. A training graph is captured once a shape and keeps it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+@contextmanager
+def without_cudnn_plans() -> Iterator[None]:
+    """torch's other attention kernels inside; nothing changes where gradients are computed.
+
+    There a recomputed layer (gradient checkpointing) would meet another kernel than the first time.
+    """
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(before and torch.is_grad_enabled())
+    try:
+        yield
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
