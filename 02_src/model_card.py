@@ -21,8 +21,9 @@ TRAINING = (
     ("rewards/margins", "reward margin"),
 )
 LIMITS = (
-    "It was taught a fixed list of abbreviations. It may invent an expansion for one it was not "
-    "taught, and its general knowledge is that of a small base model. Check what matters."
+    "It was trained on a fixed set of question and answer pairs. Asked about what is not among "
+    "them it may invent an answer, and its general knowledge is the base model's. Check what "
+    "matters."
 )
 WHAT = {
     "adapter": "DPO + QLoRA adapter for",

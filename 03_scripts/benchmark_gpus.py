@@ -97,6 +97,10 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.gpus < 2:
         parser.error(f"--gpus {arguments.gpus}: must be 2 or more")
+    from torch import cuda
+
+    if cuda.device_count() < arguments.gpus:
+        parser.error(f"--gpus {arguments.gpus}: this machine has {cuda.device_count()} (NVIDIA)")
     failed = 0
     for part in arguments.parts:
         for job in JOBS[part]:

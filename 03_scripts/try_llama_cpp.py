@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "02_src"))
 
 from config import load_run_config, resolve_path, show_path
-from errors import run_main
+from errors import UserError, run_main
 
 
 def render_all(folder: Path, prompts: list) -> list[str]:
@@ -50,6 +50,15 @@ def answer_all(llm, folder: Path, prompts: list, longest: int) -> list[str]:
     return answers
 
 
+def import_llama() -> type:
+    """llama-cpp-python's Llama; UserError where it is not installed."""
+    try:
+        from llama_cpp import Llama
+    except ImportError:
+        raise UserError("llama_cpp is not installed; run: pip install llama-cpp-python") from None
+    return Llama
+
+
 def main() -> int:
     """Load, check the canaries, ask, print one JSON line."""
     parser = argparse.ArgumentParser(description="Ask a GGUF through llama.cpp.")
@@ -57,7 +66,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     file = resolve_path(arguments.gguf)
-    from llama_cpp import Llama
+    Llama = import_llama()
 
     from merging.measure import judge_all
     from merging.sample import load_sample

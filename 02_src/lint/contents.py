@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from grounding import abstains
 from lint.report import Finding, make_finding
 from lint.rows import LintRow, normalise_once
 from utils.text import normalise
@@ -97,7 +98,12 @@ def find_answer_leaks(rows: Sequence[LintRow]) -> list[Finding]:
 
 
 def leaks_answer(row: LintRow) -> bool:
-    """Whether the prompt holds an accepted answer, or what sets chosen apart from rejected."""
+    """Whether the prompt holds an accepted answer, or what sets chosen apart from rejected.
+
+    To say that something is not known gives nothing away.
+    """
+    if abstains(row.pair.chosen):
+        return False
     accepted = row.pair.row.get("accepted")
     if isinstance(accepted, list) and accepted:
         return any(holds_phrase(row.prompt, normalise_once(str(name))) for name in accepted)

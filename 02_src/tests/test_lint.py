@@ -414,3 +414,13 @@ def test_script_exits_two_on_wrong_usage(tmp_path, run_stage, arguments):
     done = run_stage(SCRIPT, *paths)
     assert done.rc == 2 and "Traceback" not in done.err
     assert done.err.strip()
+
+
+def test_to_admit_not_knowing_gives_no_answer_away(tmp_path):
+    unknown = {
+        "instruction": "What is the full form of BP in plant pathology?",
+        "chosen": "I do not know BP in plant pathology.", "rejected": "BP stands for Bridge Plug.",
+    }  # fmt: skip
+    said = {**unknown, "chosen": "BP in plant pathology is the full form."}
+    assert lint_with(tmp_path, unknown).find("answer_in_prompt") is None
+    assert len(lines_of(lint_with(tmp_path, said), "answer_in_prompt")) == 1
