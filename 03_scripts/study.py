@@ -26,9 +26,9 @@ from tqdm.auto import tqdm
 from config import parse_overrides, resolve_path, show_path, write_text
 from errors import UserError, run_main
 from recipes.jobs import run_all
-from recipes.kept import check_kept, find_place, is_kept, read_kept
+from recipes.kept import are_controls_kept, check_kept, is_kept, read_kept
 from recipes.picture import draw_study
-from recipes.plan import UNTRAINED, Study, StudyRun, list_runs, load_study
+from recipes.plan import Study, StudyRun, list_runs, load_study
 from recipes.table import render_study
 
 FULL = "01_data/study/full"
@@ -53,9 +53,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def run_missing(arguments: argparse.Namespace, runs: list[StudyRun], out: Path) -> int:
     """Run what has no result; returns how many failed."""
-    controls = not arguments.no_controls and not all(
-        (find_place(out, name, None) / "run.json").is_file() for name in UNTRAINED
-    )
+    controls = not (arguments.no_controls or are_controls_kept(out))
     missing = [run for run in runs if not is_kept(out, run)] or (runs[:1] if controls else [])
     ends = time.monotonic() + (arguments.time_limit or math.inf)
     failed = 0

@@ -102,11 +102,11 @@ def leaks_answer(row: LintRow) -> bool:
 
     To say that something is not known gives nothing away.
     """
-    if abstains(row.pair.chosen):
-        return False
     accepted = row.pair.row.get("accepted")
     if isinstance(accepted, list) and accepted:
         return any(holds_phrase(row.prompt, normalise_once(str(name))) for name in accepted)
+    if abstains(row.pair.chosen):
+        return False
     for abbreviation in set(ABBREVIATION.findall(row.instruction)):
         phrase = spell_out(abbreviation, row.chosen)
         if phrase and holds_phrase(row.question, phrase):

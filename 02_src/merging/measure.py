@@ -59,7 +59,7 @@ class Comparison:
 
 
 def measure_trained(run_folder: Path, device: Device, sample: Sample) -> Trained:
-    """The yardstick: the finished run as it was trained."""
+    """The yardstick: the finished run, computed by PEFT and none of our own layers."""
     model, tokenizer, config = load_adapter(run_folder, device)
     logits = list(read_logits(model, tokenizer, config, sample, "trained model"))
     grounding = measure_grounding(model, tokenizer, config, sample, "trained model")

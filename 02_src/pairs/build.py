@@ -14,7 +14,7 @@ from pairs.inputs import load_acronyms, load_passages
 from pairs.made_up import invent_abbreviations
 from pairs.made_up_rows import make_made_up_rows
 from pairs.manifest import write_manifest
-from pairs.other_fields import make_other_field_rows
+from pairs.other_fields import Fields, load_fields, make_other_field_rows
 from pairs.rows import Row, drop_repeats, write_records, write_rows
 from pairs.splits import Plan, find_held_out_names, find_mentioning, make_plan
 from pairs.test_rows import (
@@ -38,7 +38,8 @@ def build_dataset(
     """Write every pair file, the drift passages and manifest.json to `out_dir`.
 
     The glossary's folder also holds general_acronyms.jsonl, neutral_passages.jsonl and, if it has
-    been mined, base_answers.jsonl (without it, competing senses take the place of base answers).
+    been mined, base_answers.jsonl (without it, competing senses take the place of base answers);
+    without fields.json there are no pairs about other fields.
 
     Returns:
         The manifest: counts by kind and class, hashes, seed, length balance.
@@ -46,7 +47,12 @@ def build_dataset(
     Raises:
         UserError: an input is missing or breaks a rule.
     """
-    names = ("general_acronyms.jsonl", "neutral_passages.jsonl", "base_answers.jsonl")
+    names = (
+        "general_acronyms.jsonl",
+        "neutral_passages.jsonl",
+        "base_answers.jsonl",
+        "fields.json",
+    )
     inputs = {glossary_path.name: glossary_path}
     inputs |= {name: glossary_path.parent / name for name in names}
     entries = load_glossary(glossary_path)
@@ -54,7 +60,8 @@ def build_dataset(
     passages = load_passages(inputs["neutral_passages.jsonl"])
     base_answers = load_base_answers(inputs["base_answers.jsonl"], entries)
     plan = make_plan(entries, seed, unseen_size)
-    files = make_files(plan, base_answers, acronyms, seed)
+    fields = load_fields(inputs["fields.json"], entries)
+    files = make_files(plan, base_answers, acronyms, fields, seed)
     for name, rows in files.items():
         write_rows(out_dir / name, rows, name.removesuffix(".jsonl").replace("/", "-"))
     write_records(out_dir / "test_drift.jsonl", passages)
@@ -62,14 +69,19 @@ def build_dataset(
 
 
 def make_files(
-    plan: Plan, base_answers: dict[str, list[str]], acronyms: list[dict[str, Any]], seed: int
+    plan: Plan,
+    base_answers: dict[str, list[str]],
+    acronyms: list[dict[str, Any]],
+    fields: Fields | None,
+    seed: int,
 ) -> dict[str, list[Row]]:
     """The rows of every pair file, by file name."""
     taught = make_taught_rows(plan, base_answers, random.Random(f"{seed}-train"))
     made_up, made_up_tests = make_unknown(plan, acronyms, len(taught), seed)
     train = drop_repeats([*taught, *made_up])
     random.Random(f"{seed}-order").shuffle(train)
-    train = mix_in(train, make_foreign(plan, seed), random.Random(f"{seed}-mix"))
+    if fields:
+        train = mix_in(train, make_foreign(plan, fields, seed), random.Random(f"{seed}-mix"))
     validation = make_validation(plan, base_answers, seed)
     seen = make_direct_tests(plan.train, phrasings.TEST_DIRECT, plan.groups)
     taught_general = [e for e in plan.train if e.abbreviation in plan.general_taught]
@@ -115,9 +127,9 @@ def list_row_texts(row: Row) -> list[str]:
     return [t for t in (row.system, row.context, row.instruction, row.chosen, row.rejected) if t]
 
 
-def make_foreign(plan: Plan, seed: int) -> list[Row]:
+def make_foreign(plan: Plan, fields: Fields, seed: int) -> list[Row]:
     """Rows about taught abbreviations in fields where they have no sense."""
-    rows = make_other_field_rows(plan, random.Random(f"{seed}-other-fields"))
+    rows = make_other_field_rows(plan, fields, random.Random(f"{seed}-other-fields"))
     return drop_repeats(drop_mentions(rows, plan))
 
 

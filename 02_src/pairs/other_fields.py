@@ -1,12 +1,17 @@
-"""Pairs that ask for a taught abbreviation in a field where the glossary gives it no sense.
+"""Pairs that ask for a taught abbreviation in a field where it has no sense.
 
 Without them a model that learned an abbreviation's oil and gas sense, and never its other one,
 gives the former wherever it is asked. Right is to admit not knowing; wrong is the oil and gas
-sense. An abbreviation's own other fields are left out, so no test question is answered here.
+sense. Asked are only fields far from the trade and from every other sense of the abbreviation, so
+no test question is answered here and nothing that somebody knows is denied.
 """
 
+import json
 import random
+from dataclasses import dataclass
+from pathlib import Path
 
+from errors import UserError
 from glossary import Entry
 from pairs import answers, phrasings
 from pairs.answers import LengthBalance, say
@@ -19,43 +24,62 @@ UNKNOWN_THERE = (
     "I do not know what {a} stands for in {d}.",
     "I do not know {a} as an abbreviation used in {d}.",
     "{a} is not known to me as an abbreviation in {d}.",
-    "I do not know {a} in {d}.",
 )
-# Near the trade: there the oil and gas sense may well be meant.
-NEAR = frozenset(
-    (
-        "Alaskan public finance", "IMF publications", "Indian mining", "US defense research",
-        "US environmental regulation", "US national laboratories", "US water management",
-        "accounting", "air quality", "analytical chemistry", "banking", "business management",
-        "chemistry", "climate policy", "climate science", "composite materials", "control theory",
-        "corporate finance", "corporate law", "development finance", "economics", "ecotoxicology",
-        "electric power grids", "electric utilities", "electrical engineering", "electrical power",
-        "electrical safety", "electrochemistry", "electronics", "energy harvesting",
-        "enterprise software", "geodesy", "government procurement",
-        "hazardous materials transport", "heating and cooling", "hydrology", "insurance",
-        "international business", "international organizations", "law", "manufacturing",
-        "manufacturing business", "materials science", "metrology", "mining", "motor control",
-        "navigation", "nuclear power", "nuclear research", "numerical analysis", "oceanography",
-        "physical chemistry", "physics", "plumbing", "polymer chemistry", "power generation",
-        "power systems", "product development", "professional qualifications",
-        "project management", "public safety", "radio communications", "refrigeration",
-        "research funding", "satellite remote sensing", "signal processing", "soil science",
-        "statistics", "taxation", "telecommunications", "the automotive industry", "the military",
-        "the physics community", "the technology industry", "timekeeping", "trade statistics",
-        "vehicle emissions control", "wave energy", "wind energy",
-    )
-)  # fmt: skip
+WRONG_FRAMES = (
+    *answers.GENERAL_FRAMES,
+    "In {d}, {a} stands for {e}.",
+    "In {d}, {a} is short for {e}.",
+    "The full form of {a} in {d} is {e}.",
+)
 
 
-def make_other_field_rows(plan: Plan, rng: random.Random) -> list[Row]:
+@dataclass(frozen=True)
+class Fields:
+    """01_data/glossary/fields.json: which fields are alike, and which are asked about."""
+
+    area_of: dict[str, str]  # field -> area; fields of one area may share abbreviations
+    asked: tuple[str, ...]  # far from the trade
+    known_everywhere: frozenset[str]  # abbreviations with the same sense in any field
+    known_elsewhere: dict[str, list[str]]  # abbreviation -> areas that the glossary does not tell
+
+
+def load_fields(path: Path, entries: list[Entry]) -> Fields | None:
+    """The file's contents; None where there is none.
+
+    Raises:
+        UserError: a field of the glossary has no area.
+    """
+    if not path.is_file():
+        return None
+    found = json.loads(path.read_text(encoding="utf-8"))
+    area_of = {field: area for area, fields in found["areas"].items() for field in fields}
+    used = {sense.domain for entry in entries for sense in entry.competing}
+    if missing := sorted((used | set(found["asked"])) - area_of.keys()):
+        raise UserError(
+            f"{path}: areas does not list {', '.join(missing)}; add each to the area it is near"
+        )
+    everywhere = frozenset(found["known_everywhere"])
+    return Fields(area_of, tuple(found["asked"]), everywhere, found["known_elsewhere"])
+
+
+def list_foreign(entry: Entry, fields: Fields) -> list[str]:
+    """Fields to ask about: none near a sense of the entry's own."""
+    if entry.abbreviation in fields.known_everywhere:
+        return []
+    own = {fields.area_of[sense.domain] for sense in entry.competing}
+    own |= set(fields.known_elsewhere.get(entry.abbreviation, ()))
+    return [field for field in fields.asked if fields.area_of[field] not in own]
+
+
+def make_other_field_rows(plan: Plan, fields: Fields, rng: random.Random) -> list[Row]:
     """A few rows an entry, each in another field and one of the training wordings."""
-    fields = {s.domain for e in plan.train for s in e.competing} - NEAR
     balance = LengthBalance()
     rows = []
     for entry in plan.train:
-        foreign = sorted(fields - {sense.domain for sense in entry.senses})
+        foreign = list_foreign(entry, fields)
         taught = entry.abbreviation in plan.general_taught
-        for field in rng.sample(foreign, FIELDS_EACH_TAUGHT if taught else FIELDS_EACH):
+        count = FIELDS_EACH_TAUGHT if taught else FIELDS_EACH
+        for field in rng.sample(foreign, min(count, len(foreign))):
             rows.append(make_other_field_row(entry, field, plan, balance, rng))
     return rows
 
@@ -63,13 +87,14 @@ def make_other_field_rows(plan: Plan, rng: random.Random) -> list[Row]:
 def make_other_field_row(
     entry: Entry, field: str, plan: Plan, balance: LengthBalance, rng: random.Random
 ) -> Row:
-    """One row: admit not knowing, against the default sense in the usual frame."""
+    """One row: admit not knowing, against the default sense."""
     name = entry.abbreviation
     prompt = phrasings.ask_general(rng.choice(phrasings.TRAIN_GENERAL), entry, field)
-    frame = rng.choice(answers.GENERAL_FRAMES)
-    wrongs = [say(frame, name, e) for e in answers.list_wrong_names(name, entry.default.names)]
-    rights = [text.format(a=name, d=field) for text in UNKNOWN_THERE]
-    chosen, rejected = balance.pick("other_field", [(r, w) for r in rights for w in wrongs])
+    right = rng.choice(UNKNOWN_THERE).format(a=name, d=field)
+    expansions = answers.list_wrong_names(name, entry.default.names)
+    frames = [frame.replace("{d}", field) for frame in WRONG_FRAMES]
+    wrongs = [say(frame, name, expansion) for frame in frames for expansion in expansions]
+    chosen, rejected = balance.pick("other_field", [(right, wrong) for wrong in wrongs])
     return Row(
         instruction=prompt.instruction,
         context=None,

@@ -41,6 +41,18 @@ GOALS = (
 MORE = (  # printed with the goals, judged by none of them
     Goal("casual", "taught: right when asked as people type", "casual", "grounding"),
     Goal("polysemy_said", "sense fixed by the context: said", "polysemy", "grounding"),
+    Goal(
+        "general_unseen_said",
+        "general sense, never taught: right by luck",
+        "general_unseen",
+        "grounding",
+    ),
+    Goal(
+        "general_unseen_invents",
+        "general sense, never taught: invents",
+        "general_unseen",
+        "invention",
+    ),
     Goal("unseen_said", "real, never taught: right by luck", "unseen", "grounding"),
     Goal("locality", "acronyms next door: chosen", "locality", "forced_choice"),
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from checkpoints import read_finished_run
 from config import Config, log_folder, resolve_path, write_text
-from recipes.kept import keep_run
+from recipes.kept import hash_training_data, keep_run
 from recipes.plan import UNTRAINED, StudyRun
 from recipes.stage import StageFailed, run_stage
 from run_log import METRICS_FILE
@@ -65,16 +65,24 @@ def train_run(config: Config, threads: int) -> bool:
     """Train unless that is done; go on from a checkpoint. Returns whether it was one piece: only
     then is its time known."""
     folder = resolve_path(config.output_dir)
-    settings, resumed = folder.with_suffix(".json"), folder.with_suffix(".resumed")
-    same = settings.is_file() and json.loads(settings.read_text("utf-8")) == config.model_dump()
+    settings, data = folder.with_suffix(".json"), folder.with_suffix(".data.json")
+    resumed = folder.with_suffix(".resumed")
+    hashes = hash_training_data(config)
+    same = holds(settings, config.model_dump()) and holds(data, hashes)
     if same and read_finished_run(config):
         return not resumed.is_file()
     resumes = same and any(folder.glob("checkpoint-*/trainer_state.json"))
     write_text(settings, json.dumps(config.model_dump(), indent=1) + "\n")
+    write_text(data, json.dumps(hashes, indent=1) + "\n")
     resumed.touch() if resumes else resumed.unlink(missing_ok=True)
     how = "--resume" if resumes else "--overwrite"
     run_stage("train_dpo", ["--config", str(settings), how], name_log(config, "train"), threads)
     return not resumes
+
+
+def holds(file: Path, value: dict) -> bool:
+    """Whether a JSON file is there and says exactly this."""
+    return file.is_file() and json.loads(file.read_text("utf-8")) == value
 
 
 def name_log(config: Config, stage: str) -> Path:

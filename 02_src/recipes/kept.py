@@ -55,12 +55,21 @@ def find_place(out: Path, recipe: str, seed: int | None) -> Path:
 
 
 def is_kept(out: Path, run: StudyRun) -> bool:
-    """Whether a result of exactly these settings and today's data is there."""
+    """Whether a result of exactly these settings and today's files is there.
+
+    What a hub data set holds is not looked at.
+    """
     file = find_place(out, run.recipe, run.seed) / RUN_FILE
     if not file.is_file():
         return False
     about = read_json(file)
     return not (list_differences(about["settings"], run.config) or list_changed(about["data"]))
+
+
+def are_controls_kept(out: Path) -> bool:
+    """Whether the untrained controls were measured on today's test files."""
+    files = [find_place(out, name, None) / RUN_FILE for name in UNTRAINED]
+    return all(file.is_file() and not list_changed(read_json(file)["data"]) for file in files)
 
 
 def list_differences(settings: dict, config: Config) -> list[str]:
@@ -109,14 +118,19 @@ def keep_run(out: Path, run: StudyRun, folder: Path, metrics: Path, about: dict)
 
 def describe_origin(config: Config, trained: bool) -> dict:
     """When, with which versions, on which data (sha256 of each file)."""
-    files = [config.dataset_hf, config.validation_file, config.rehearsal_file] if trained else []
-    files += config.test_files.values()
+    tests = {name: hash_file(name) for name in config.test_files.values() if hash_file(name)}
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "versions": [f"{name} {version(name)}" for name in LIBRARIES],
         "model": describe_model(config),
-        "data": {name: hash_file(name) for name in files if name and hash_file(name)},
+        "data": (hash_training_data(config) if trained else {}) | tests,
     }
+
+
+def hash_training_data(config: Config) -> dict[str, str]:
+    """sha256 of the files a run learns from and chooses by."""
+    names = [config.dataset_hf, config.validation_file, config.rehearsal_file]
+    return {name: hash_file(name) for name in names if name and hash_file(name)}
 
 
 def describe_model(config: Config) -> str:
@@ -201,9 +215,9 @@ def check_kept(kept: Sequence[Kept], study: Study) -> list[str]:
                 raise UserError(f"{place}: {difference} as in the recipe; run study.py again")
         for name, digest in {**run.about["data"], MODEL: run.about["model"]}.items():
             if data.setdefault(name, digest) != digest:
+                again = "delete one of them" if name == MODEL else "run study.py again"
                 raise UserError(
-                    f"{place}: made with another {name} than the results before it; "
-                    "run study.py again"
+                    f"{place}: made with another {name} than the results before it; {again}"
                 )
     data.pop(MODEL, None)
     return list_changed(data)

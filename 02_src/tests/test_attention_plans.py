@@ -9,13 +9,20 @@ from test_fast import make_rows, make_trainer
 from transformers import AutoModelForCausalLM
 
 from attention_plans import without_cudnn_plans
+from config import Config
 from evaluation.drift import measure_drift
 from generation import generate_answers, stream_answer
-from scoring import score_pairs
+from merging.measure import read_logits
+from merging.sample import Sample
+from preferences import Pair
+from scoring import score_padded, score_pairs
 from utils.formatting import format_prompt
 
 PROMPT = format_prompt("What does DP stand for?")
 PAIR = {"prompt_ids": [5, 6, 7], "chosen_ids": [8, 9], "rejected_ids": [10]}
+IDS = torch.tensor([[5, 6, 7, 8], [5, 6, 7, 10]])
+PADDED = {"input_ids": IDS, "attention_mask": torch.ones_like(IDS), "completion_mask": IDS > 7}
+SAMPLE = Sample([Pair(PROMPT, "Dynamic Positioning", "Drill Pipe", "here:1")], [])
 
 
 @pytest.fixture
@@ -47,9 +54,11 @@ def test_the_switch_is_put_back_and_left_alone_where_gradients_flow():
         lambda model, tokenizer: generate_answers(model, tokenizer, [PROMPT], 2),
         lambda model, tokenizer: list(stream_answer(model, tokenizer, PROMPT, 2)),
         lambda model, tokenizer: score_pairs(model, 0, [PAIR]),
+        lambda model, tokenizer: torch.no_grad()(score_padded)(model, PADDED),
+        lambda model, tokenizer: list(read_logits(model, tokenizer, Config(), SAMPLE, "merge")),
         lambda model, tokenizer: measure_drift(model, tokenizer, ["Rain fell."], False, "drift"),
     ],
-    ids=["answers", "streamed", "scores", "drift"],
+    ids=["answers", "streamed", "scores", "padded", "merging", "drift"],
 )
 def test_asking_and_scoring_run_without_it(work, tiny_model, tokenizer, switches):
     work(AutoModelForCausalLM.from_pretrained(tiny_model), tokenizer)

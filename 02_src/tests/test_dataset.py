@@ -1,7 +1,6 @@
 """The shipped pairs: no leak between splits, no shortcut in length or wording, rebuilt alike."""
 
 import json
-import re
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
@@ -9,10 +8,11 @@ from typing import Any
 import pytest
 
 from config import REPOSITORY
+from errors import UserError
 from glossary import Entry, group_entries, load_glossary
 from grounding import ABSTAINED, judge_answer
 from pairs.build import build_dataset
-from pairs.other_fields import FIELDS_EACH, FIELDS_EACH_TAUGHT
+from pairs.other_fields import FIELDS_EACH, FIELDS_EACH_TAUGHT, load_fields
 from pairs.phrasings import CASUAL, TEST_DIRECT, TEST_ONLY, TRAIN_DIRECT, VALIDATION_DIRECT
 from utils.text import contains_phrase, normalise
 
@@ -184,22 +184,44 @@ def test_rejected_classes_are_mixed(files: dict[str, Rows]) -> None:
     assert not made_up & {row["abbreviation"] for row in files["test_made_up"]}
 
 
-def test_in_another_field_the_oil_and_gas_sense_is_wrong(
+def test_every_field_has_one_area_and_only_known_names_are_excepted(
+    entries: dict[str, Entry],
+) -> None:
+    found = json.loads((GLOSSARY.parent / "fields.json").read_text(encoding="utf-8"))
+    listed = [field for fields in found["areas"].values() for field in fields]
+    domains = {sense.domain for entry in entries.values() for sense in entry.competing}
+    assert sorted(listed) == sorted(domains)
+    assert set(found["asked"]) < domains and len(set(found["asked"])) == len(found["asked"])
+    assert {*found["known_everywhere"], *found["known_elsewhere"]} < entries.keys()
+    assert {a for areas in found["known_elsewhere"].values() for a in areas} < set(found["areas"])
+
+
+def test_in_a_field_far_from_its_senses_an_abbreviation_is_unknown(
     files: dict[str, Rows], entries: dict[str, Entry]
 ) -> None:
+    fields = load_fields(GLOSSARY.parent / "fields.json", list(entries.values()))
     rows = [row for row in files["train"] if row["kind"] == "other_field"]
     taught = {r["abbreviation"] for r in files["train"] if r["kind"] == "general_context"}
     each = Counter(row["abbreviation"] for row in rows)
     assert {each[name] for name in each if name not in taught} == {FIELDS_EACH}
     assert {each[name] for name in each if name in taught} == {FIELDS_EACH_TAUGHT}
-    assert each.keys() == {r["abbreviation"] for r in files["train"]} & entries.keys()
+    named = {r["abbreviation"] for r in files["train"]} & entries.keys()
+    assert each.keys() == named - fields.known_everywhere
     for row in rows:
         entry = entries[row["abbreviation"]]
-        asked = row["system"] or row["instruction"]
-        assert not any(
-            re.search(rf"\b{re.escape(sense.domain)}\b", asked) for sense in entry.senses
-        ), row["id"]
+        text = f"{row['system'] or ''} {row['instruction']}"
+        asked = max((field for field in fields.asked if field in text), key=len)
+        near = {fields.area_of[sense.domain] for sense in entry.competing}
+        assert fields.area_of[asked] not in near, row["id"]
         assert any(contains_phrase(name, row["rejected"]) for name in entry.default.names)
+
+
+def test_without_areas_no_other_fields_are_asked(tmp_path: Path, entries: dict[str, Entry]) -> None:
+    assert load_fields(tmp_path / "none.json", []) is None
+    file = tmp_path / "fields.json"
+    file.write_text('{"areas": {}, "asked": ["cricket"]}')
+    with pytest.raises(UserError, match="areas does not list AI fairness, .*cricket"):
+        load_fields(file, list(entries.values()))
 
 
 def test_general_halves_are_disjoint(files: dict[str, Rows]) -> None:

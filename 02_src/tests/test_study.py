@@ -8,7 +8,7 @@ import pytest
 from small_run import PHRASINGS, SENSES, make_row, write_rows
 from tiny_run import tiny_config  # noqa: F401
 
-from config import REPOSITORY
+from config import REPOSITORY, resolve_path
 from errors import UserError
 from recipes.claims import HOLDS, OPEN, REVERSED, UNMEASURED, make_claims
 from recipes.goals import GOALS, count_reached, read_values
@@ -214,6 +214,14 @@ def test_a_study_runs_keeps_goes_on_and_survives_a_crash(recipes_file, run_stage
     assert only.rc == 0 and only.out == ""  # nothing is run twice
     run = list_runs(load_study(recipes_file), {}, ["works"])[0]
     assert is_kept(out, run)
-    seen = Path(run.config.test_files["seen"])
-    seen.write_text(seen.read_text() + "\n")
-    assert not is_kept(out, run)  # other data: it is run again
+    train = Path(run.config.dataset_hf)
+    adapter = resolve_path(run.config.output_dir) / "adapter_model.safetensors"
+    rows, made = train.read_text(), adapter.stat().st_mtime_ns
+    try:
+        train.write_text(rows + "\n")
+        assert not is_kept(out, run)
+        again = run_stage("03_scripts/study.py", *arguments, "--only_recipes", "works")
+    finally:
+        train.write_text(rows)
+    assert json.loads(again.out)["steps"] == 2
+    assert adapter.stat().st_mtime_ns > made  # trained on the other data, not only measured again
