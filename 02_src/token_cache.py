@@ -22,7 +22,10 @@ Row = dict[str, list[int]]
 def name_tokens(pairs: Sequence[Pair], tokenizer, config: Config) -> Path:
     """The cache file of these pairs under this tokenizer and these limits."""
     limits = [getattr(config, name) for name in LIMITS]
-    digest = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode())
+    backend = tokenizer.backend_tokenizer
+    backend.no_padding()  # left from the last batch, and set again by the next
+    backend.no_truncation()
+    digest = hashlib.sha256(backend.to_str().encode())
     digest.update(json.dumps([tokenizer.chat_template, tokenizer.eos_token, limits]).encode())
     for pair in pairs:
         text = json.dumps([pair.prompt, pair.chosen, pair.rejected, pair.source])
