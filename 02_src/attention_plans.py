@@ -1,7 +1,7 @@
 """Keep cuDNN's attention away from forward passes whose shapes vary.
 
-cuDNN builds a plan for every batch size and length it has not met (pytorch/pytorch#155958), of 30
-to 400 ms, and newer versions of torch prefer it on H100 and B200 cards (pytorch/pytorch#169849).
+cuDNN builds a plan for every batch size and length it has not met (pytorch/pytorch#155958), in 30
+to 400 ms as users report, and newer torch prefers it on H100 and B200 (pytorch/pytorch#169849).
 Generation meets a new length with every token; scoring, with every batch. A training graph is
 captured once a shape and keeps it.
 """
