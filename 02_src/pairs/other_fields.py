@@ -2,8 +2,8 @@
 
 Without them a model that learned an abbreviation's oil and gas sense, and never its other one,
 gives the former wherever it is asked. Right is to admit not knowing; wrong is the oil and gas
-sense. Asked are only fields far from the trade and from every other sense of the abbreviation, so
-no test question is answered here and nothing that somebody knows is denied.
+sense. Asked are only fields far from the trade and from every sense that the glossary gives the
+abbreviation, so that no test question is answered here and little that is known is denied.
 """
 
 import json

@@ -8,7 +8,7 @@ nothing was asked); ! for a strict answer; + or - for a right or wrong forced ch
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -118,19 +118,23 @@ def keep_run(out: Path, run: StudyRun, folder: Path, metrics: Path, about: dict)
 
 def describe_origin(config: Config, trained: bool) -> dict:
     """When, with which versions, on which data (sha256 of each file)."""
-    tests = {name: hash_file(name) for name in config.test_files.values() if hash_file(name)}
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "versions": [f"{name} {version(name)}" for name in LIBRARIES],
         "model": describe_model(config),
-        "data": (hash_training_data(config) if trained else {}) | tests,
+        "data": (hash_training_data(config) if trained else {})
+        | hash_files(config.test_files.values()),
     }
 
 
 def hash_training_data(config: Config) -> dict[str, str]:
     """sha256 of the files a run learns from and chooses by."""
-    names = [config.dataset_hf, config.validation_file, config.rehearsal_file]
-    return {name: hash_file(name) for name in names if name and hash_file(name)}
+    return hash_files([config.dataset_hf, config.validation_file, config.rehearsal_file])
+
+
+def hash_files(names: Iterable[str | None]) -> dict[str, str]:
+    """sha256 by name, of the files there are."""
+    return {name: digest for name in names if name and (digest := hash_file(name))}
 
 
 def describe_model(config: Config) -> str:
