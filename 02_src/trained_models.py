@@ -17,7 +17,9 @@ from transformers.utils import logging as transformers_logging
 from checkpoints import check_adapter_files
 from config import Config, load_run_config, show_path
 from errors import UserError
+from fast.frozen_weights import keep_weights
 from fast.lora_linear import fuse_lora_layers
+from fast.lora_stack import list_weights
 from hardware import Device
 from prompt_contract import CONTRACT_FILE, check_contract
 from qlora import load_base
@@ -42,7 +44,7 @@ def load_adapter(
     base = load_base(config, device)
     model = PeftModel.from_pretrained(base, run_folder, autocast_adapter_dtype=False)
     if fused:
-        fuse_lora_layers(model)
+        keep_weights([[weight] for weight in list_weights(fuse_lora_layers(model))])
     return model.eval(), tokenizer, config
 
 

@@ -169,6 +169,7 @@ def build_arguments(config: Config, device: Device, validates: bool, best: str |
         gradient_checkpointing_kwargs=select_checkpointing(config),
         **plan_checkpoints(config, validates, best),
         dataloader_num_workers=config.dataloader_num_workers,
+        dataloader_persistent_workers=config.dataloader_num_workers > 0,  # not anew each epoch
         dataloader_pin_memory=device.kind == "cuda" and not config.fast_forward,  # stays there
         seed=config.seed,
         disable_tqdm=True,

@@ -12,7 +12,9 @@ import json
 import random
 import sys
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
+from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "02_src"))
 
@@ -153,6 +155,30 @@ def check_gradients(folder: str, **options) -> dict:
     }
 
 
+def check_trees(folder: str) -> dict:
+    """fp32: gradients through the kernels that know the tree, and through masks."""
+    rows = benchmark_inputs.make_rows(40, 12, 16, 10) + benchmark_inputs.make_rows(150, 60, 16, 11)
+    found, used = [], []
+    for without in (False, True):
+        hidden = mock.patch("fast.fuse.fuse_attention", lambda model: [])
+        with hidden if without else nullcontext():
+            trainer = make_trainer(make_tiny_model(), rows, folder, False, bf16=False)
+        for name, parameter in trainer.model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.constant_(parameter, 0.01)
+        used.append(getattr(trainer.model.get_base_model(), "attends_trees", False))
+        found.append(collect_gradients(trainer, [list(range(16)), list(range(16, 32))]))
+    trees, masks = found
+    gaps = [(trees[name] - g).norm() / g.norm().clamp(min=1e-12) for name, g in masks.items()]
+    worst = max(gaps).item()
+    return {
+        "check": "fp32 gradients, kernels of token trees against masks",
+        "worst_relative": worst,
+        "kernels_used": used,
+        "passed": worst <= 1e-4 and used == [True, False],
+    }
+
+
 def check_memory(folder: str) -> dict:
     """500 steps over 20 batches: memory after 250 and after 500."""
     from transformers import TrainerCallback
@@ -208,6 +234,7 @@ def main() -> int:
         for run in (
             lambda: check_gradients(folder + "/a"),
             lambda: check_gradients(folder + "/b", **CHECKPOINTING),
+            lambda: check_trees(folder + "/f"),
             lambda: check_resume(folder + "/c"),
             lambda: check_memory(folder + "/d"),
             lambda: check_run(model, folder + "/e"),

@@ -12,6 +12,7 @@ from fast.graph_recorder import GraphRecorder
 from fast.graphs import GraphedScorer
 from fast.head import OUTPUTS, measure_divergence, score_hidden
 from fast.layout import build_attention_mask
+from fast.tree_attention import make_tree_mask
 
 PACKED = ("ids", "positions", "ends", "sources", "lessons", "targets", "places")
 
@@ -129,7 +130,10 @@ def spread_results(
 
 def run_backbone(model: torch.nn.Module, packed: dict[str, torch.Tensor]) -> torch.Tensor:
     """Last hidden states [R, S, H] of the packed rows."""
-    masks = choose_masks(model.config.get_text_config(), packed)
+    if getattr(model, "attends_trees", False):
+        masks = make_tree_mask(packed["ends"])
+    else:
+        masks = choose_masks(model.config.get_text_config(), packed)
     return model.base_model(
         input_ids=packed["ids"],
         attention_mask=masks,
@@ -144,9 +148,13 @@ def choose_masks(config, packed: dict[str, torch.Tensor]) -> torch.Tensor | dict
     A window is a difference of positions within the pair, not of places in the row.
     """
     full = build_attention_mask(packed["ends"])
-    if "sliding_attention" not in set(getattr(config, "layer_types", None) or []):
+    kinds = set(getattr(config, "layer_types", None) or [])
+    everywhere = not kinds and getattr(config, "sliding_window", None)  # as Mistral has it
+    if not everywhere and "sliding_attention" not in kinds:
         return full
     positions = packed["positions"]
     distance = positions[:, None, :, None] - positions[:, None, None, :]
     window = full & (distance < config.sliding_window)
+    if everywhere:
+        return window
     return {"full_attention": full, "sliding_attention": window}

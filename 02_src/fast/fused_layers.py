@@ -10,6 +10,10 @@ import functools
 import torch
 from torch.nn import functional as F
 
+from fast.lora_stack import project
+
+GPU = "cuda"  # where the Triton kernels run
+
 
 def fuse_layers(model: torch.nn.Module) -> list[torch.nn.Module]:
     """Give plain RMSNorms and, on CUDA, SiLU-gated MLPs a fused forward; the changed modules."""
@@ -22,12 +26,6 @@ def fuse_layers(model: torch.nn.Module) -> list[torch.nn.Module]:
             module.forward = functools.partial(run_gated_mlp, module)
             changed.append(module)
     return changed
-
-
-def undo_fusion(modules: list[torch.nn.Module]) -> None:
-    """Back to each class's own forward."""
-    for module in modules:
-        del module.forward
 
 
 @torch.no_grad()
@@ -53,33 +51,33 @@ def is_gated_mlp(module: torch.nn.Module) -> bool:
         type(module).__name__.endswith("MLP")
         and all(hasattr(module, name) for name in ("gate_proj", "up_proj", "down_proj", "act_fn"))
         and type(module.act_fn).__name__ in ("SiLU", "SiLUActivation")
-        and next(module.parameters()).device.type == "cuda"
+        and next(module.parameters()).device.type == GPU
     )
 
 
 def run_gated_mlp(module: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
     """x [..., H] -> [..., H]."""
-    return module.down_proj(GatedProduct.apply(module.gate_proj(x), module.up_proj(x)))
+    return module.down_proj(GatedProduct.apply(project([module.gate_proj, module.up_proj], x)))
 
 
 class GatedProduct(torch.autograd.Function):
     """silu(gate) * up, elementwise."""
 
     @staticmethod
-    def forward(ctx, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-        """Two tensors of one shape."""
-        ctx.save_for_backward(gate, up)
-        out = torch.empty_like(gate)  # linear layers return contiguous tensors
-        find_kernels().launch_forward(gate, up, out)
+    def forward(ctx, both: torch.Tensor) -> torch.Tensor:
+        """both [..., 2 I], contiguous: gate, then up -> [..., I]."""
+        ctx.save_for_backward(both)
+        out = both.new_empty(*both.shape[:-1], both.shape[-1] // 2)
+        find_kernels().launch_forward(both, out)
         return out
 
     @staticmethod
-    def backward(ctx, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Gradients of gate and up."""
-        gate, up = ctx.saved_tensors
-        grads = torch.empty_like(gate), torch.empty_like(up)
-        find_kernels().launch_backward(grad.contiguous(), gate, up, *grads)
-        return grads
+    def backward(ctx, grad: torch.Tensor) -> torch.Tensor:
+        """The gradient of both."""
+        (both,) = ctx.saved_tensors
+        found = torch.empty_like(both)
+        find_kernels().launch_backward(grad.contiguous(), both, found)
+        return found
 
 
 @functools.cache

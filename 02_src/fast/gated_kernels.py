@@ -8,46 +8,43 @@ BLOCK = 2048
 
 
 @triton.jit
-def forward_kernel(gate_ptr, up_ptr, out_ptr, size, BLOCK: tl.constexpr):
-    """out = gate * sigmoid(gate) * up."""
+def find_places(size, width, BLOCK: tl.constexpr):
+    """(places in [M, width], places of their gates in [M, 2 width], which are inside)."""
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    mask = place < size
-    gate = tl.load(gate_ptr + place, mask=mask, other=0.0).to(tl.float32)
-    up = tl.load(up_ptr + place, mask=mask, other=0.0).to(tl.float32)
-    tl.store(out_ptr + place, gate * tl.sigmoid(gate) * up, mask=mask)
+    return place, place + place // width * width, place < size
 
 
 @triton.jit
-def backward_kernel(
-    grad_ptr, gate_ptr, up_ptr, grad_gate_ptr, grad_up_ptr, size, BLOCK: tl.constexpr
-):
+def forward_kernel(both_ptr, out_ptr, size, width, BLOCK: tl.constexpr):
+    """out = gate * sigmoid(gate) * up."""
+    place, at, inside = find_places(size, width, BLOCK)
+    gate = tl.load(both_ptr + at, mask=inside, other=0.0).to(tl.float32)
+    up = tl.load(both_ptr + at + width, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out_ptr + place, gate * tl.sigmoid(gate) * up, mask=inside)
+
+
+@triton.jit
+def backward_kernel(grad_ptr, both_ptr, found_ptr, size, width, BLOCK: tl.constexpr):
     """d silu(g) / dg = s (1 + g (1 - s)) with s = sigmoid(g)."""
-    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    mask = place < size
-    grad = tl.load(grad_ptr + place, mask=mask, other=0.0).to(tl.float32)
-    gate = tl.load(gate_ptr + place, mask=mask, other=0.0).to(tl.float32)
-    up = tl.load(up_ptr + place, mask=mask, other=0.0).to(tl.float32)
+    place, at, inside = find_places(size, width, BLOCK)
+    grad = tl.load(grad_ptr + place, mask=inside, other=0.0).to(tl.float32)
+    gate = tl.load(both_ptr + at, mask=inside, other=0.0).to(tl.float32)
+    up = tl.load(both_ptr + at + width, mask=inside, other=0.0).to(tl.float32)
     sigmoid = tl.sigmoid(gate)
-    tl.store(grad_up_ptr + place, grad * gate * sigmoid, mask=mask)
+    tl.store(found_ptr + at + width, grad * gate * sigmoid, mask=inside)
     slope = sigmoid * (1 + gate * (1 - sigmoid))
-    tl.store(grad_gate_ptr + place, grad * up * slope, mask=mask)
+    tl.store(found_ptr + at, grad * up * slope, mask=inside)
 
 
-def launch_forward(gate: torch.Tensor, up: torch.Tensor, out: torch.Tensor) -> None:
-    """Fill `out`; all contiguous, of one shape."""
+def launch_forward(both: torch.Tensor, out: torch.Tensor) -> None:
+    """Fill out [..., I] from both [..., 2 I]: gate, then up; contiguous."""
     size = out.numel()
-    forward_kernel[(triton.cdiv(size, BLOCK),)](gate, up, out, size, BLOCK=BLOCK)
+    grid = (triton.cdiv(size, BLOCK),)
+    forward_kernel[grid](both, out, size, out.shape[-1], BLOCK=BLOCK)
 
 
-def launch_backward(
-    grad: torch.Tensor,
-    gate: torch.Tensor,
-    up: torch.Tensor,
-    grad_gate: torch.Tensor,
-    grad_up: torch.Tensor,
-) -> None:
-    """Fill both gradients; all contiguous, of one shape."""
+def launch_backward(grad: torch.Tensor, both: torch.Tensor, found: torch.Tensor) -> None:
+    """Fill found [..., 2 I], the gradient of both, from grad [..., I]; contiguous."""
     size = grad.numel()
-    backward_kernel[(triton.cdiv(size, BLOCK),)](
-        grad, gate, up, grad_gate, grad_up, size, BLOCK=BLOCK
-    )
+    grid = (triton.cdiv(size, BLOCK),)
+    backward_kernel[grid](grad, both, found, size, grad.shape[-1], BLOCK=BLOCK)

@@ -1,22 +1,21 @@
-"""LoRA on a frozen linear layer as one autograd node: y = x W' + s x A' B'.
+"""LoRA on frozen linear layers as one autograd node: y = x W' + s x A' B'.
 
 PEFT's forward clones, scales and adds whole activations around the two small matmuls. Here the
-adapter's product is accumulated by the matmul itself, forward and backward, which removes seven
-passes over every linear layer's output and about half of a step's kernel launches. W may be a
-bitsandbytes 4-bit weight; on a GPU it is dequantised where it is used and never kept, on a CPU with
-memory to spare once for all.
+adapter's product is scaled and accumulated by the matmul itself, forward and backward, which
+removes seven passes over every linear layer's output and more than half of a step's kernel
+launches. Layers that share their input may be one node (fast.lora_stack). W may be a bitsandbytes
+4-bit weight (fast.frozen_weights).
 """
 
 import functools
+from collections.abc import Sequence
 
 import quick_bitsandbytes  # noqa: F401  # isort: skip  (before peft and trl)
-import bitsandbytes
-import psutil
 import torch
 from bitsandbytes.nn import Linear4bit
 from peft.tuners.lora import LoraLayer
 
-SPARE_MEMORY = 4  # 4-bit weights are kept dequantised where this many times their size is free
+from fast.frozen_weights import multiply_frozen, read_stacked
 
 
 def fuse_lora_layers(model: torch.nn.Module) -> list[torch.nn.Module]:
@@ -32,21 +31,13 @@ def fuse_lora_layers(model: torch.nn.Module) -> list[torch.nn.Module]:
     bare = [m for m in model.modules() if type(m) is Linear4bit and m not in wrapped]
     for layer in bare:
         layer.forward = functools.partial(forward_frozen, layer)
-    keep_dequantised([layer.weight for layer in [*(x.get_base_layer() for x in layers), *bare]])
     return layers + bare
 
 
-def keep_dequantised(weights: list[torch.Tensor]) -> None:
-    """Hold 4-bit weights on the CPU in their 16-bit form, too: the same values, computed once.
-
-    Dequantising takes a tenth of a step on short pairs.
-    """
-    packed = [w for w in weights if hasattr(w, "quant_state") and w.device.type == "cpu"]
-    size = sum(w.quant_state.shape.numel() * w.quant_state.dtype.itemsize for w in packed)
-    if psutil.virtual_memory().available < SPARE_MEMORY * size:
-        return
-    for weight in packed:
-        weight.dequantised = read_weight(weight, weight.quant_state.dtype)
+def is_fused(layer: torch.nn.Module) -> bool:
+    """Whether fuse_lora_layers gave a LoRA layer its forward."""
+    found = getattr(layer.forward, "func", None)
+    return found is forward_fused
 
 
 def is_plain(module: torch.nn.Module) -> bool:
@@ -69,16 +60,9 @@ def forward_fused(layer: LoraLayer, stock_forward, x: torch.Tensor, *args, **kwa
     """`layer`'s output [..., out] for x [..., in]; PEFT's own forward for anything unusual."""
     if layer.merged or args or kwargs:
         return stock_forward(x, *args, **kwargs)
-    dtype = choose_dtype(x)
-    if layer.disable_adapters and not torch.is_grad_enabled():
-        return run_base(layer.get_base_layer(), x.to(dtype))
-    if layer.disable_adapters:
+    if layer.disable_adapters and torch.is_grad_enabled():
         return stock_forward(x)
-    name = layer.active_adapters[0]
-    a, b = layer.lora_A[name].weight.to(dtype), layer.lora_B[name].weight.to(dtype)
-    base = layer.get_base_layer()
-    with torch.autocast(x.device.type, enabled=False):
-        return LoraLinear.apply(x.to(dtype), base.weight, base.bias, a, b, layer.scaling[name])
+    return run_layers([layer], x)
 
 
 def forward_frozen(layer: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -88,6 +72,29 @@ def forward_frozen(layer: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
         return FrozenLinear.apply(x.to(dtype), layer.weight, layer.bias)
 
 
+def run_layers(layers: Sequence[LoraLayer], x: torch.Tensor) -> torch.Tensor:
+    """[..., sum of out]: the outputs of fused layers, one behind the other, for x [..., in].
+
+    Their adapters are all on, or all off and nothing is differentiated.
+    """
+    dtype, bases = choose_dtype(x), [layer.get_base_layer() for layer in layers]
+    weights, biases = tuple(b.weight for b in bases), tuple(b.bias for b in bases)
+    with torch.autocast(x.device.type, enabled=False):
+        if layers[0].disable_adapters:
+            y = multiply_frozen(x.to(dtype).reshape(-1, x.shape[-1]), weights, biases)
+            return y.view(*x.shape[:-1], -1)
+        names = [layer.active_adapters[0] for layer in layers]
+        chosen = list(zip(layers, names, strict=True))
+        matrices = [m for layer, n in chosen for m in (layer.lora_A[n], layer.lora_B[n])]
+        adapters = [matrix.weight.to(dtype) for matrix in matrices]
+        scales = tuple(layer.scaling[name] for layer, name in chosen)
+        if torch.is_grad_enabled():
+            return LoraLinear.apply(x.to(dtype), weights, biases, scales, *adapters)
+        rows = x.to(dtype).reshape(-1, x.shape[-1])
+        y, _ = multiply(rows, weights, biases, scales, join(adapters[::2]), adapters[1::2])
+        return y.view(*x.shape[:-1], -1)
+
+
 def choose_dtype(x: torch.Tensor) -> torch.dtype:
     """What a linear layer computes in: autocast's dtype, or x's own."""
     if torch.is_autocast_enabled(x.device.type):
@@ -95,37 +102,43 @@ def choose_dtype(x: torch.Tensor) -> torch.dtype:
     return x.dtype
 
 
-def run_base(base: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """The frozen layer's output [..., out] for x [..., in], in x's dtype."""
-    with torch.autocast(x.device.type, enabled=False):
-        y = multiply_frozen(x.reshape(-1, x.shape[-1]), base.weight, base.bias)
-    return y.view(*x.shape[:-1], -1)
-
-
 class LoraLinear(torch.autograd.Function):
-    """Gradients for x, A and B; the base weight and bias are frozen."""
+    """Gradients for x and every A and B; base weights and biases are frozen."""
 
     @staticmethod
-    def forward(ctx, x, weight, bias, a, b, scale):
-        """x [..., in], weight [out, in] or 4-bit, a [r, in], b [out, r] -> [..., out]."""
+    def forward(ctx, x, weights, biases, scales, *adapters):
+        """x [..., in], n weights [out, in] or in 4 bit, a [r, in] and b [out, r] of each in turn.
+
+        Returns [..., sum of out].
+        """
         rows = x.reshape(-1, x.shape[-1])  # [M, in]
-        low = (rows @ a.t()).mul_(scale)  # [M, r]
-        y = multiply_frozen(rows, weight, bias).addmm_(low, b.t())
-        ctx.save_for_backward(rows, low, a, b)
-        ctx.weight, ctx.scale, ctx.shape = weight, scale, x.shape
+        a, b = join(adapters[::2]), adapters[1::2]
+        y, low = multiply(rows, weights, biases, scales, a, b)
+        ctx.save_for_backward(rows, low, a, *b)
+        ctx.weights, ctx.scales, ctx.shape = weights, scales, x.shape
         return y.view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx, grad):
-        """grad [..., out] -> gradients of x, a and b."""
-        rows, low, a, b = ctx.saved_tensors
-        grad = grad.reshape(-1, grad.shape[-1])  # [M, out]
-        grad_low = (grad @ b).mul_(ctx.scale)  # [M, r]
+        """grad [..., sum of out] -> gradients of x and of every a and b."""
+        rows, low, a, *b = ctx.saved_tensors
+        outs, ranks = [len(m) for m in b], [m.shape[1] for m in b]
+        grad = grad.reshape(-1, grad.shape[-1])  # [M, sum of out]
+        grad_low = torch.empty_like(low)
+        grads_b = []
+        for part, small, into, m, scale in zip(
+            grad.split(outs, 1), low.split(ranks, 1), grad_low.split(ranks, 1), b, ctx.scales,
+            strict=True,
+        ):  # fmt: skip
+            torch.addmm(into, part, m, beta=0, alpha=scale, out=into)
+            grads_b.append(multiply_scaled(part.t(), small, scale))
         grad_x = None
         if ctx.needs_input_grad[0]:
-            weight = read_weight(ctx.weight, grad.dtype)
-            grad_x = (grad @ weight).addmm_(grad_low, a).view(ctx.shape)
-        return grad_x, None, None, grad_low.t() @ rows, grad.t() @ low, None
+            grad_x = (grad @ read_stacked(ctx.weights, grad.dtype)).addmm_(grad_low, a)
+            grad_x = grad_x.view(ctx.shape)
+        grads_a = (grad_low.t() @ rows).split(ranks)
+        adapters = [m for pair in zip(grads_a, grads_b, strict=True) for m in pair]
+        return grad_x, None, None, None, *adapters
 
 
 class FrozenLinear(torch.autograd.Function):
@@ -135,33 +148,38 @@ class FrozenLinear(torch.autograd.Function):
     def forward(ctx, x, weight, bias):
         """x [..., in], weight [out, in] in 4 bit -> [..., out]."""
         ctx.weight, ctx.shape = weight, x.shape
-        y = multiply_frozen(x.reshape(-1, x.shape[-1]), weight, bias)
+        y = multiply_frozen(x.reshape(-1, x.shape[-1]), (weight,), (bias,))
         return y.view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx, grad):
         """grad [..., out] -> gradient of x."""
         rows = grad.reshape(-1, grad.shape[-1])
-        return (rows @ read_weight(ctx.weight, grad.dtype)).view(ctx.shape), None, None
+        return (rows @ read_stacked((ctx.weight,), grad.dtype)).view(ctx.shape), None, None
 
 
-def multiply_frozen(
-    rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
-) -> torch.Tensor:
-    """rows [M, in] times the frozen weight, plus bias: a fresh [M, out]."""
-    bias = None if bias is None else bias.to(rows.dtype)
-    state = getattr(weight, "quant_state", None)
-    if state is None or hasattr(weight, "dequantised"):
-        return torch.nn.functional.linear(rows, read_weight(weight, rows.dtype), bias)
-    return bitsandbytes.matmul_4bit(rows, weight, quant_state=state, bias=bias)
+def multiply(
+    rows: torch.Tensor,
+    weights: Sequence[torch.Tensor],
+    biases: Sequence[torch.Tensor | None],
+    scales: Sequence[float],
+    a: torch.Tensor,
+    b: Sequence[torch.Tensor],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(outputs [M, sum of out], rows a' [M, sum of r]) for rows [M, in]; a has all adapters'."""
+    low = rows @ a.t()
+    y = multiply_frozen(rows, weights, biases)
+    outs, ranks = [len(m) for m in b], [m.shape[1] for m in b]
+    for part, small, m, scale in zip(y.split(outs, 1), low.split(ranks, 1), b, scales, strict=True):
+        part.addmm_(small, m.t(), alpha=scale)
+    return y, low
 
 
-def read_weight(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """The frozen weight [out, in] in `dtype`; 4-bit weights are dequantised."""
-    state = getattr(weight, "quant_state", None)
-    if state is None:
-        return weight.to(dtype)
-    if hasattr(weight, "dequantised"):
-        return weight.dequantised.to(dtype)
-    full = bitsandbytes.functional.dequantize_4bit(weight.data.view(-1, 1), state)
-    return full.view(state.shape).to(dtype)
+def join(matrices: Sequence[torch.Tensor]) -> torch.Tensor:
+    """One above the other."""
+    return matrices[0] if len(matrices) == 1 else torch.cat(matrices)
+
+
+def multiply_scaled(left: torch.Tensor, right: torch.Tensor, scale: float) -> torch.Tensor:
+    """scale times left @ right, by the product itself."""
+    return torch.addmm(left.new_empty(1, 1), left, right, beta=0, alpha=scale)

@@ -91,6 +91,7 @@ def share_loader(loader: DataLoader, batches: StepBatches) -> DataLoaderShard:
         batch_sampler=batches,
         collate_fn=CountingCollator(loader.collate_fn, loader.dataset[0]),
         num_workers=loader.num_workers,
+        persistent_workers=loader.persistent_workers,
         pin_memory=loader.pin_memory,
         worker_init_fn=loader.worker_init_fn,
     )

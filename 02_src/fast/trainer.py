@@ -14,18 +14,16 @@ from torch.utils.data import DataLoader, Sampler
 from tqdm.auto import tqdm
 
 import processes
-from fast.attention import undo_dense_attention, use_dense_attention
 from fast.collator import PackedPreferenceCollator
 from fast.columns import REFERENCE_COLUMNS, measure_pairs
 from fast.forward import find_obstacle, install_packed_forward
-from fast.fused_layers import fuse_layers, undo_fusion
+from fast.fuse import fuse_model, undo_fusion
 from fast.host_work import (
     leave_on_host,
     light_host_work,
     limit_primitive_cache,
     without_weight_hash,
 )
-from fast.lora_linear import fuse_lora_layers
 from fast.reference import LOGPS, read_cached, reference_key, split_by_tokens, write_cached
 from fast.rehearsal import Rehearsal
 from fast.rehearsing import RehearsingTrainer
@@ -198,9 +196,7 @@ class PreferenceTrainer(RehearsingTrainer):
         if graphs:
             blocks = self.rehearsal.count if self.rehearsal else 0
             self.data_collator.fix_width(dataset, self.args.train_batch_size, blocks)
-        changed = fuse_lora_layers(model) + fuse_layers(model)
-        if model.device.type == "cpu":
-            use_dense_attention(model)
+        changed = fuse_model(model)
         mask = batch["completion_mask"][:, 1:].bool()
         difference = (self.score(batch) - stock)[mask].abs().mean().item()
         difference = processes.add([difference])[0] / processes.count()  # all decide alike
@@ -208,8 +204,7 @@ class PreferenceTrainer(RehearsingTrainer):
         limit = TRUSTED_DIFFERENCE[torch.float32] if full else TRUSTED_DIFFERENCE_16BIT
         if math.isfinite(difference) and difference <= limit:
             return None
-        undo_fusion(changed)
-        undo_dense_attention(model)
+        undo_fusion(model, changed)
         return f"packed rows differ from TRL's by {difference:.3g} per token on this model"
 
     @torch.no_grad()

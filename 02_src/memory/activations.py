@@ -2,13 +2,15 @@
 
 The forward of fast/ keeps, for each token and layer: the input of both norms, their outputs (input
 of the linears), queries, keys and values as the attention kernel takes them, its output, gate, up
-and their product; and for each row and layer the additive mask. With checkpointing only a layer's
-input is kept, and one layer at a time is computed again.
+and their product; and, without the kernels of fast.tree_attention, for each row and layer the
+additive mask. With checkpointing only a layer's input is kept, and one layer at a time is computed
+again.
 """
 
 from dataclasses import dataclass
 
 from fast.rehearsal import DIVERGING_AT_ONCE
+from fast.tree_attention import WIDEST_FP32
 from memory.shape import ModelShape
 
 VOCABULARY_TILE = 32768  # fast.head
@@ -40,14 +42,23 @@ class Setting:
     four_bit: bool = True
     checkpointing: bool = False
     kernels: bool = True  # Triton: gated product and head tiles are folded in one kernel
+    kept: bool = False  # 4-bit weights are held in 16 bit, too (fast.frozen_weights)
+    trees: bool = True  # attention over token trees, where model and kernels allow it
+
+
+def has_trees(shape: ModelShape, how: Setting) -> bool:
+    """Whether attention reads the tree and no mask (fast.tree_attention)."""
+    narrow = how.item < FP32 or shape.head_width <= WIDEST_FP32
+    return how.trees and how.kernels and shape.trees and narrow
 
 
 def size_layer(shape: ModelShape, step: MicroStep, how: Setting) -> dict[str, float]:
     """Bytes one layer keeps for its backward without checkpointing."""
     per_token = how.item * step.tokens
     norm = shape.hidden if shape.plain else 3 * shape.hidden * FP32 / how.item
-    grouped = shape.query > shape.key
-    attention = 2 * shape.query + 2 * (shape.query if grouped else shape.key)
+    trees = has_trees(shape, how)
+    copied = shape.query > shape.key and not trees  # keys and values, for each query head
+    attention = 2 * shape.query + 2 * (shape.query if copied else shape.key)
     if shape.head_norms:
         attention += shape.query + shape.key
     gated = 3 if how.kernels and shape.plain else 4
@@ -56,8 +67,8 @@ def size_layer(shape: ModelShape, step: MicroStep, how: Setting) -> dict[str, fl
         "norms": shape.norms_per_layer * (per_token * (norm + shape.hidden) + FP32 * step.tokens),
         "attention": per_token * attention + FP32 * shape.heads * step.tokens,
         "mlp": per_token * gated * shape.intermediate,
-        "lora": per_token * adapted * how.rank,
-        "mask": how.item * step.rows * step.width**2,
+        "lora": how.rank * (per_token * adapted + (how.item * 5 * shape.hidden if trees else 0)),
+        "mask": 0.0 if trees else how.item * step.rows * step.width**2,
     }
 
 
@@ -73,7 +84,9 @@ def size_head(shape: ModelShape, step: MicroStep, how: Setting) -> tuple[float, 
 
 def size_dequantised(shape: ModelShape, how: Setting) -> float:
     """Bytes of the largest linear's weights while they are used in full."""
-    return shape.largest_linear * how.item * (1 + FP32 / 64 / how.item) if how.four_bit else 0.0
+    if not how.four_bit or how.kept:
+        return 0.0
+    return shape.largest_linear * how.item * (1 + FP32 / 64 / how.item)
 
 
 def measure_training(shape: ModelShape, step: MicroStep, how: Setting) -> dict[str, float]:
@@ -90,16 +103,18 @@ def measure_training(shape: ModelShape, step: MicroStep, how: Setting) -> dict[s
     head_forward, head_backward = size_head(shape, step, how)
     dequantised = size_dequantised(shape, how)
     if how.checkpointing:
-        layers = shape.layers * stream + step.rows * step.width**2  # with the boolean mask
+        mask = 0 if has_trees(shape, how) else step.rows * step.width**2  # boolean
+        layers = shape.layers * stream + mask
         recomputed = one - stream
     else:
         layers = shape.layers * one - stream  # the first layer's input needs no gradient
         recomputed = 0.0
     kept = layers + angles
     in_head = {"head": stream + hidden + max(head_forward, head_backward)}
+    stacked = dequantised * (2 if how.kernels and shape.plain else 1)  # of gate and up
     in_layer = {
         "recomputed layer": recomputed,
-        "backward": stream + max(2 * wide, wide + dequantised),
+        "backward": stream + max(2 * wide, wide + dequantised, stacked - wide),
     }
     return {"activations": kept, **max(in_head, in_layer, key=lambda x: sum(x.values()))}
 
@@ -108,8 +123,9 @@ def measure_scoring(shape: ModelShape, step: MicroStep, how: Setting) -> dict[st
     """Bytes at the peak of a forward without gradients: reference pass and validation."""
     stream = how.item * step.tokens * shape.hidden
     wide = how.item * step.tokens * shape.intermediate
-    mask = (how.item + 1) * step.rows * step.width**2
-    forward = 2 * stream + 2 * wide + max(wide, size_dequantised(shape, how))
+    square = 0 if has_trees(shape, how) else step.rows * step.width**2
+    mask, building = (how.item + 1) * square, 5 * square
+    stacked = size_dequantised(shape, how) * (2 if how.kernels and shape.plain else 1)
+    forward = 2 * stream + 2 * wide + max(wide, stacked)
     head = size_head(shape, step, how)[0] + stream + how.item * step.count * shape.hidden
-    building = 5 * step.rows * step.width**2
     return {"mask": mask, "forward": max(forward, head, building)}

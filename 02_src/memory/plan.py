@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from config import Config, resolve_path
+from fast.frozen_weights import KEPT_SHARE
 from fast.fused_layers import find_kernels
 from fast.rehearsal import MOST_STATES
 from fast.rows import count_reference_tokens
@@ -31,6 +32,7 @@ CONTEXT = {"cuda": 650 * MIB, "cpu": 800 * MIB, "mps": 800 * MIB}  # driver, ker
 BARE_CONTEXT = 500 * MIB  # of it, what CUDA takes as soon as it starts
 SMALL_WORKSPACE = ":4096:2:16:8"  # what cuBLAS takes on cards before Hopper
 BYTES_PER_TOKEN = 4  # of general text, roughly
+AMPERE, NARROW = 8.0, 64  # compute capability; heads that fit the shared memory of older cards
 SLACK = 0.03  # of activations: what the allocator keeps beyond what is in use
 SLACK_BYTES = 64 * MIB
 SETTING_KEYS = (
@@ -109,9 +111,10 @@ def plan_memory(
         rates: this machine's calibration; without it no step time is predicted.
     """
     batch, steps = config.per_device_train_batch_size, config.gradient_accumulation_steps
-    how, optimizer = choose_setting(config, device)
+    how, optimizer = choose_setting(config, device, shape)
     graphs, blocks = uses_graphs(config, device), count_blocks(config)
     fixed = size_weights(shape, how.four_bit, config.bnb_4bit_use_double_quant, how.item)
+    fixed |= {"base, 16-bit copy": shape.linear_weights * how.item} if how.kept else {}
     trained = size_training(shape, how.rank, optimizer, graphs, how.item)
     workspace = size_workspace(device, graphs)
     worst, moving = size_worst(config, shape, lengths, how, graphs)
@@ -167,16 +170,20 @@ def size_rehearsal(config: Config, shape: ModelShape, item: int) -> dict[str, fl
     return {"rehearsal": min(tokens * shape.hidden * item, MOST_STATES)}
 
 
-def choose_setting(config: Config, device: Device) -> tuple[Setting, str]:
+def choose_setting(config: Config, device: Device, shape: ModelShape) -> tuple[Setting, str]:
     """(what activations depend on, optimizer) of the config on this device."""
     precision = choose_precision(config, device)
-    kernels = device.kind == "cuda" and find_kernels() is not None
+    cuda, item = device.kind == "cuda", precision.base.itemsize
+    room = KEPT_SHARE * device.total_bytes if cuda and is_fast(config) else 0
+    small = float(device.capability or 0) < AMPERE  # too small for the kernels of wide heads
     how = Setting(
-        precision.base.itemsize,
+        item,
         config.lora_r,
         config.load_in_4bit,
         config.gradient_checkpointing,
-        kernels,
+        kernels=cuda and find_kernels() is not None,
+        kept=config.load_in_4bit and shape.linear_weights * item <= room,
+        trees=is_fast(config) and not (small and shape.head_width > NARROW),
     )
     return how, precision.optim
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from config import Config
+from fast.tree_attention import find_layers
 
 NOT_PLAIN = ("gemma",)  # model types whose norms and activations have no fused forward
 
@@ -37,6 +38,7 @@ class ModelShape:
     norms_per_layer: int
     head_norms: bool  # norms on queries and keys
     plain: bool  # the fused norm and gated product apply
+    trees: bool = False  # so does attention over token trees
 
     @property
     def linear_weights(self) -> int:
@@ -97,6 +99,7 @@ def describe_model(model_config, targets: str | list[str] = "all-linear") -> Mod
         norms_per_layer=sum(name.endswith("layernorm") for name in names),
         head_norms=any(name.endswith("q_norm") for name in names),
         plain=not any(part in text.model_type for part in NOT_PLAIN),
+        trees=bool(find_layers(model)),
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from memory.activations import MicroStep, Setting, size_layer
+from memory.activations import MicroStep, Setting, has_trees, size_layer
 from memory.shape import ModelShape
 
 TOKENS = (64, 256, 1024, 4096)  # rows of the calibrated matmuls
@@ -19,6 +19,7 @@ WARM_UP_SECONDS = 0.3
 INNER = 2048
 PASSES = 7.0  # reads and writes of each kept activation, forward and backward
 KERNELS_PER_LAYER = 120  # launches of forward and backward, fused layers
+TREE_PASSES, TREE_KERNELS = 5.5, 65  # both with the kernels of fast.tree_attention
 HOST_OPERATIONS = 700  # small torch operations around a micro-step: loss, metrics, trainer
 STEP_OPERATIONS = 500  # and around an optimizer step
 GRAPH_LAUNCH = 0.75  # seconds of a small kernel inside a graph, in measured back-to-back launches
@@ -113,11 +114,11 @@ def predict_micro_step(
     head = 2 * shape.vocabulary * shape.hidden * (step.count + step.recited) * 3
     seconds = (linear + lora) / rates.find_matmul(tokens) + head / rates.find_matmul(step.count)
     seconds += attention / (ATTENTION_SHARE * rates.find_matmul(tokens))
-    layer = sum(size_layer(shape, step, how).values())
-    traffic = shape.layers * layer * (PASSES + how.checkpointing)
-    if how.four_bit:
+    layer, trees = sum(size_layer(shape, step, how).values()), has_trees(shape, how)
+    traffic = shape.layers * layer * ((TREE_PASSES if trees else PASSES) + how.checkpointing)
+    if how.four_bit and not how.kept:
         traffic += shape.linear_weights * (0.5 + how.item) * uses
-    kernels = KERNELS_PER_LAYER * shape.layers * (uses / 2)
+    kernels = (TREE_KERNELS if trees else KERNELS_PER_LAYER) * shape.layers * (uses / 2)
     launch = rates.launch * (GRAPH_LAUNCH if graphs else EAGER_LAUNCH)
     return seconds + traffic / rates.memory + kernels * launch
 

@@ -23,6 +23,7 @@ MODELS = {
     "llama": (transformers.LlamaConfig, {}),
     "qwen3": (transformers.Qwen3Config, {}),
     "phi3": (transformers.Phi3Config, {}),
+    "mistral": (transformers.MistralConfig, {"sliding_window": 6}),
     "gemma": (transformers.GemmaConfig, {}),
     "gemma3": (
         transformers.Gemma3TextConfig,

@@ -8,9 +8,12 @@ from peft.tuners.lora import LoraLayer
 from test_fast import make_rows, make_trainer
 
 from config import load_run_config
-from fast.fused_layers import is_plain_norm, undo_fusion
+from fast.frozen_weights import keep_weights
+from fast.fused_layers import is_plain_norm
 from fast.lora_linear import fuse_lora_layers, is_plain
+from fast.lora_stack import list_weights, project
 from fast.reference import split_by_tokens
+from fast.tree_attention import find_layers, fuse_attention
 from hardware import find_device
 from trained_models import load_adapter
 
@@ -32,7 +35,8 @@ def test_fused_layers_equal_the_stock_ones(name, tmp_path, tokenizer):
     assert len(changed) >= 14
     ids = torch.arange(1, 21)[None]
     fused = run(model, ids)
-    undo_fusion(changed)
+    for module in changed:
+        del module.forward
     stock = run(model, ids)
     assert torch.allclose(fused[0], stock[0], rtol=1e-5, atol=1e-6)
     for key, gradient in stock[1].items():
@@ -77,8 +81,99 @@ def test_4_bit_layers_without_lora_compute_what_bitsandbytes_does(bias):
         found.append((y.detach(), entry.grad))
     assert torch.allclose(found[0][0], found[1][0], rtol=1e-5, atol=1e-5)
     assert torch.allclose(found[0][1], found[1][1], rtol=1e-5, atol=1e-4)
-    undo_fusion([layer])
+    del layer.forward
     assert torch.equal(layer(x), found[0][0])
+
+
+def make_stack(four_bit: bool, biased: bool) -> torch.nn.ModuleList:
+    """Two linear layers with adapters of different ranks over one input."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    torch.manual_seed(3)
+
+    def make_layer(out: int) -> torch.nn.Module:
+        if not four_bit:
+            return torch.nn.Linear(64, out, bias=biased)
+        layer = bitsandbytes.nn.Linear4bit(
+            64, out, bias=biased, compute_dtype=torch.float32, quant_type="nf4"
+        )
+        return layer.to("cpu")
+
+    layers = torch.nn.ModuleDict({"first": make_layer(32), "second": make_layer(96)})
+    lora = LoraConfig(r=4, lora_alpha=12, target_modules=["first", "second"],
+                      rank_pattern={"second": 8})  # fmt: skip
+    inject_adapter_in_model(lora, layers)
+    for name, parameter in layers.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, 0, 0.2)
+        parameter.requires_grad_("lora_" in name)
+    for layer in layers.values():
+        if four_bit:
+            layer.get_base_layer().weight.quant_state.dtype = torch.float32
+    return torch.nn.ModuleList([layers["first"], layers["second"]])
+
+
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("four_bit", [False, True])
+def test_layers_over_one_input_run_as_one(four_bit, biased, kept):
+    x, found = torch.randn(3, 7, 64), []
+    for stacked in (False, True):
+        layers = make_stack(four_bit, biased)
+        entry = x.clone().requires_grad_()
+        if stacked:
+            fuse_lora_layers(layers)
+            keep_weights([list_weights(layers)] if kept else [])
+            y = project(layers, entry)
+        else:
+            y = torch.cat([layer(entry) for layer in layers], -1)
+        y.square().sum().backward()
+        adapters = [p.grad for p in layers.parameters() if p.requires_grad]
+        found.append([y.detach(), entry.grad, *adapters])
+    for ours, theirs in zip(*found, strict=True):
+        assert (ours - theirs).norm() <= 1e-5 * theirs.norm()
+
+
+def test_layers_of_unlike_kinds_run_one_by_one():
+    layers = make_stack(four_bit=False, biased=False)
+    x = torch.randn(2, 64)
+    wanted = torch.cat([layer(x) for layer in layers], -1)
+    fuse_lora_layers(torch.nn.ModuleList([layers[0]]))
+    assert torch.allclose(project(layers, x), wanted, atol=1e-5)
+    fuse_lora_layers(torch.nn.ModuleList([layers[1]]))
+    layers[1].enable_adapters(False)
+    with torch.no_grad():
+        parts = project(layers, x)[:, :32], project(layers, x)[:, 32:]
+    assert torch.allclose(parts[0], wanted[:, :32], atol=1e-5)
+    assert not torch.allclose(parts[1], wanted[:, 32:], atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "taken"),
+    [
+        ("Llama", {}, True),
+        ("Llama", {"attention_dropout": 0.1}, False),
+        ("Llama", {"head_dim": 24}, False),
+        ("Mistral", {"sliding_window": 64}, False),
+        ("Mistral", {"sliding_window": None}, True),
+        ("Olmo", {"clip_qkv": 8.0}, False),
+        ("Qwen3", {}, False),  # norms of queries and keys
+        ("Cohere", {}, False),  # another rotation
+        ("Gemma2", {}, False),
+    ],
+)
+def test_only_attention_that_the_kernels_compute_is_taken(name, changes, taken):
+    import transformers
+
+    sizes = {
+        "vocab_size": 64, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": 0, "eos_token_id": 1,
+        "bos_token_id": 2, "head_dim": 16,
+    }  # fmt: skip
+    config = getattr(transformers, f"{name}Config")(**sizes | changes)
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    assert len(find_layers(model)) == (2 if taken else 0)
+    assert fuse_attention(model) == [] and not model.attends_trees  # no GPU here
 
 
 def test_batches_split_by_tokens_hold_everything_once():

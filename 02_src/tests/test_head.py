@@ -10,8 +10,8 @@ from trl.kernels.chunked_logprob import ChunkedLogProbFunction
 
 from fast import head
 from fast.attention import NAME, DenseAttention
+from fast.frozen_weights import keep_weights, multiply_frozen, read_weight
 from fast.head import OUTPUTS, ScoredHead
-from fast.lora_linear import keep_dequantised, multiply_frozen, read_weight
 
 
 @pytest.mark.parametrize("softcap, scale, biased", [(None, 1.0, False), (4.0, 0.5, True)])
@@ -89,8 +89,8 @@ def test_kept_weights_are_those_the_library_multiplies_with(free, kept, monkeypa
     ).to(torch.bfloat16).to("cpu")  # fmt: skip
     rows = torch.randn(5, 64, dtype=torch.bfloat16)
     before = read_weight(layer.weight, torch.bfloat16)
-    product = multiply_frozen(rows, layer.weight, None)
-    keep_dequantised([layer.weight])
+    product = multiply_frozen(rows, [layer.weight], [None])
+    keep_weights([[layer.weight]])
     assert hasattr(layer.weight, "dequantised") is kept
     assert torch.equal(read_weight(layer.weight, torch.bfloat16), before)
-    assert torch.equal(multiply_frozen(rows, layer.weight, None), product)
+    assert torch.equal(multiply_frozen(rows, [layer.weight], [None]), product)

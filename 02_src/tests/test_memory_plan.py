@@ -23,8 +23,8 @@ LLAMA_1B = {
 }  # fmt: skip
 RATES = Rates(((64, 1e14), (1024, 5e14)), 2e12, 4e-6, 4e-6)
 SHORT = [(70, 24)] * 64
-# One H100, torch 2.11, 2026-11-22: 32 rows of 512 tokens, 8192 scored, MiB allocated.
-MEASURED = {"weights": 980.1, "forward": 20894.2 - 32, "peak": 22645.1}
+# One H200, torch 2.11, 2026-11-28: 8 rows of 2048 tokens, 8192 scored, MiB allocated.
+MEASURED = {"weights": 980.1, "peak": 20861.2}
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def make_config(**keys) -> Config:
 def test_parts_agree_with_what_a_gpu_measured(llama):
     weights = sum(size_weights(llama, True, True, 2).values())
     trained = sum(size_training(llama, 16, "adamw_torch_fused", True, 2).values())
-    moving = measure_training(llama, MicroStep(32, 512, 8192), Setting())
+    moving = measure_training(llama, MicroStep(8, 2048, 8192), Setting())
     assert weights / MIB == pytest.approx(MEASURED["weights"], rel=1e-3)
     total = (weights + trained + sum(moving.values())) / MIB + 4 * 32
     assert total == pytest.approx(MEASURED["peak"], rel=2e-3)
@@ -131,7 +131,7 @@ def test_the_small_card_goal_is_planned_below_two_gib(llama, monkeypatch):
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:2:16:8")
     config = make_config(gradient_checkpointing=True, gradient_accumulation_steps=1)
     plan = plan_memory(config, make_gpu(79), llama, SHORT)
-    assert plan.peak < 1.3 * GIB and plan.process < 2.05 * GIB
+    assert plan.peak < 1.35 * GIB and plan.process < 2.05 * GIB
 
 
 def test_table_and_chart_show_every_part(llama, tmp_path):
