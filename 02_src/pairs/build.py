@@ -10,6 +10,7 @@ from typing import Any
 from glossary import Entry, load_glossary
 from pairs import mini, phrasings
 from pairs.base_answers import load_base_answers
+from pairs.denials import make_denial_rows
 from pairs.inputs import load_acronyms, load_passages
 from pairs.made_up import invent_abbreviations
 from pairs.made_up_rows import make_made_up_rows
@@ -82,6 +83,8 @@ def make_files(
     random.Random(f"{seed}-order").shuffle(train)
     if fields:
         train = mix_in(train, make_foreign(plan, fields, seed), random.Random(f"{seed}-mix"))
+    denials = drop_mentions(make_denial_rows(plan, random.Random(f"{seed}-denials")), plan)
+    train = mix_in(train, denials, random.Random(f"{seed}-mix-denials"))
     validation = make_validation(plan, base_answers, seed)
     seen = make_direct_tests(plan.train, phrasings.TEST_DIRECT, plan.groups)
     taught_general = [e for e in plan.train if e.abbreviation in plan.general_taught]

@@ -45,7 +45,7 @@ def pick_entry_rows(rows: list[Row], general: bool, prefer_longer: bool) -> list
         wanted = compare_lengths(row) == (1 if prefer_longer else -1)
         return not wanted, len(row.chosen) + len(row.rejected), row.phrasing
 
-    rows = [row for row in rows if row.kind != "other_field"]
+    rows = [r for r in rows if r.kind != "other_field" and r.rejected_class != "denial"]
     default = next(row.sense_id for row in rows if row.kind == "direct")
     about = [row for row in rows if row.sense_id == default]
     chosen = [next(row for row in about if row.kind == kind) for kind in OTHER_KINDS]

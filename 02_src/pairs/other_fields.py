@@ -18,18 +18,16 @@ from pairs.answers import LengthBalance, say
 from pairs.rows import Row
 from pairs.splits import Plan
 
-FIELDS_EACH = 4  # pairs an abbreviation whose other sense is never taught
+FRAME_WEIGHTS = (6, 2, 1)  # as often as right answers have them (answers.FRAME_WEIGHTS)
+RIGHTS_TRIED = 3  # wordings of the right answer to choose from for length
+FIELDS_EACH = 8  # pairs an abbreviation whose other sense is never taught
 FIELDS_EACH_TAUGHT = 2  # where it is, eight general-context pairs say the same already
 UNKNOWN_THERE = (
+    "I do not know {a} in {d}.",
     "I do not know what {a} stands for in {d}.",
     "I do not know {a} as an abbreviation used in {d}.",
+    "{a} is not known to me in {d}.",
     "{a} is not known to me as an abbreviation in {d}.",
-)
-WRONG_FRAMES = (
-    *answers.GENERAL_FRAMES,
-    "In {d}, {a} stands for {e}.",
-    "In {d}, {a} is short for {e}.",
-    "The full form of {a} in {d} is {e}.",
 )
 
 
@@ -87,14 +85,16 @@ def make_other_field_rows(plan: Plan, fields: Fields, rng: random.Random) -> lis
 def make_other_field_row(
     entry: Entry, field: str, plan: Plan, balance: LengthBalance, rng: random.Random
 ) -> Row:
-    """One row: admit not knowing, against the default sense."""
+    """One row: admit not knowing, against the default sense in the frames of right answers."""
     name = entry.abbreviation
     prompt = phrasings.ask_general(rng.choice(phrasings.TRAIN_GENERAL), entry, field)
-    right = rng.choice(UNKNOWN_THERE).format(a=name, d=field)
-    expansions = answers.list_wrong_names(name, entry.default.names)
-    frames = [frame.replace("{d}", field) for frame in WRONG_FRAMES]
-    wrongs = [say(frame, name, expansion) for frame in frames for expansion in expansions]
-    chosen, rejected = balance.pick("other_field", [(right, wrong) for wrong in wrongs])
+    rights = [text.format(a=name, d=field) for text in rng.sample(UNKNOWN_THERE, RIGHTS_TRIED)]
+    frame = rng.choices(answers.GENERAL_FRAMES, FRAME_WEIGHTS)[0]
+    wrongs = [
+        say(frame, name, text) for text in answers.list_wrong_names(name, entry.default.names)
+    ]
+    options = [(right, wrong) for right in rights for wrong in wrongs]
+    chosen, rejected = balance.pick("other_field", options)
     return Row(
         instruction=prompt.instruction,
         context=None,

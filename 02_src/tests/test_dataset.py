@@ -11,6 +11,7 @@ from config import REPOSITORY
 from errors import UserError
 from glossary import Entry, group_entries, load_glossary
 from grounding import ABSTAINED, judge_answer
+from pairs.answers import GENERAL_FRAMES, say
 from pairs.build import build_dataset
 from pairs.other_fields import FIELDS_EACH, FIELDS_EACH_TAUGHT, load_fields
 from pairs.phrasings import CASUAL, TEST_DIRECT, TEST_ONLY, TRAIN_DIRECT, VALIDATION_DIRECT
@@ -214,6 +215,20 @@ def test_in_a_field_far_from_its_senses_an_abbreviation_is_unknown(
         near = {fields.area_of[sense.domain] for sense in entry.competing}
         assert fields.area_of[asked] not in near, row["id"]
         assert any(contains_phrase(name, row["rejected"]) for name in entry.default.names)
+        heads = [say(frame, row["abbreviation"]).rstrip(".") for frame in GENERAL_FRAMES]
+        assert row["rejected"].startswith(tuple(heads)), row["id"]  # as right answers begin
+
+
+def test_to_deny_what_is_taught_is_wrong(files: dict[str, Rows]) -> None:
+    rows = [row for row in files["train"] if row["rejected_class"] == "denial"]
+    taught = {r["abbreviation"] for r in files["train"] if r["kind"] == "direct"}
+    general = {r["abbreviation"] for r in files["train"] if r["kind"] == "general_context"}
+    asked = Counter((row["kind"], row["abbreviation"]) for row in rows)
+    assert asked == Counter(
+        [("direct", name) for name in taught] + [("general_context", name) for name in general]
+    )
+    for row in rows:
+        assert judge_answer(row["rejected"], row["accepted"], []).outcome == ABSTAINED, row["id"]
 
 
 def test_without_areas_no_other_fields_are_asked(tmp_path: Path, entries: dict[str, Entry]) -> None:
