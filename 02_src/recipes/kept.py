@@ -24,9 +24,10 @@ from recipes.plan import UNTRAINED, Study, StudyRun, make_run
 
 RUN_FILE, FIGURES_FILE, OUTCOMES_FILE = "run.json", "evaluation.json", "outcomes.json"
 METRICS_FILE = "metrics.jsonl"
-MACHINE_KEYS = (  # say where a run was made, not what it was
+MACHINE_KEYS = (  # say where a run was made and what was written down, not what it learned
     "model_name", "output_dir", "merged_dir", "logging_dir", "gpu", "num_proc",
     "dataloader_num_workers", "generation_batch_size", "per_device_eval_batch_size",
+    "logging_steps", "save_steps", "save_total_limit",
 )  # fmt: skip
 MODEL = "base model"
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes")
