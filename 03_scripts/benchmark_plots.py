@@ -47,6 +47,7 @@ def plot_workloads(
         axes.bar_label(bars, texts, fontsize=7, color=INK, padding=1)
     axes.set_xticks(range(len(workloads)), workloads)
     axes.set_yscale("log")
+    axes.margins(y=0.08)  # for the numbers above the bars
     axes.set_ylabel("pairs/s", color=INK)
     return save(figure, axes, file)
 
