@@ -1,6 +1,7 @@
 """What happens at each step besides training: the log, the progress bar, a clean Ctrl-C, a few
 validation questions, warnings of known failures, and early stopping."""
 
+import os
 import signal
 import threading
 import time
@@ -68,10 +69,12 @@ class StopCallback(TrainerCallback):
     def __init__(self) -> None:
         self.asked = False
         self.previous = None
+        self.owner = 0  # process that trains; the loading processes it starts inherit the handler
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         """Take over SIGINT while training (only the main thread may)."""
         self.asked = False  # a notebook goes on with the same trainer
+        self.owner = os.getpid()
         if threading.current_thread() is threading.main_thread():
             self.previous = signal.signal(signal.SIGINT, self.ask)
 
@@ -80,6 +83,8 @@ class StopCallback(TrainerCallback):
 
         Not in several processes: the launcher passes on the Ctrl-C that each has got already.
         """
+        if os.getpid() != self.owner:
+            return
         self.asked = True
         if processes.count() > 1:
             return

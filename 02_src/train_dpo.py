@@ -13,6 +13,7 @@ import argparse
 import gc
 import math
 import shlex
+import sys
 import tempfile
 from pathlib import Path
 
@@ -232,7 +233,8 @@ def report(run: Run, arguments: argparse.Namespace) -> int:
         print(format_profile())
     if not run.finished:
         changed = "".join(f" --set {shlex.quote(text)}" for text in arguments.set)
-        print(f"  python 02_src/train_dpo.py --config {arguments.config}{changed} --resume")
+        python = shlex.quote(show_path(sys.executable))
+        print(f"  {python} 02_src/train_dpo.py --config {arguments.config}{changed} --resume")
         return 130
     print(f"trained {run.steps} steps in {run.seconds:.0f} s: {show_path(run.folder)}")
     return 0

@@ -5,6 +5,8 @@ Real training on a tiny model; known failures as hand-made metrics.
 """
 
 import math
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 
 from config import Config
 from failure_watch import History, find_failures
-from train_callbacks import PatienceCallback
+from train_callbacks import PatienceCallback, StopCallback
 
 VALIDATION_FIGURES = {"eval_grounding", "eval_confusion", "eval_displaced"}
 
@@ -152,3 +154,19 @@ def test_keeping_the_best_without_validation_is_refused(tiny_config):
 
     with pytest.raises(UserError, match="keep_best: needs validation pairs"):
         choose_best_metric(tiny_config("none", keep_best=True), validates=False, asks=False)
+
+
+def test_only_the_process_that_trains_answers_ctrl_c(capfd, monkeypatch):
+    """Loading processes are forked from it and inherit the handler."""
+    callback = StopCallback()
+    callback.on_train_begin(None, None, None)
+    try:
+        handler = signal.getsignal(signal.SIGINT)
+        with monkeypatch.context() as worker:
+            worker.setattr(os, "getpid", lambda: callback.owner + 1)
+            handler()
+        assert not callback.asked and "stopping" not in "".join(capfd.readouterr())
+        handler()
+        assert callback.asked and "stopping after this step" in "".join(capfd.readouterr())
+    finally:
+        callback.on_train_end(None, None, None)
