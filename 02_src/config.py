@@ -33,6 +33,7 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Notices of the libraries about one another, which a user can do nothing about.
 warnings.filterwarnings("ignore", message=r".*is deprecated and will be removed in v6")
+warnings.filterwarnings("ignore", message="Attempting to run cuBLAS")
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 __all__ = ["Config", "load_config", "load_run_config", "save_config", "resolve_path"]

@@ -46,6 +46,26 @@ class OverflowCount:
         )
 
 
+class PendingNorm:
+    """A step's gradient norm on its way to the host: read one step later, it waits for nothing.
+
+    Asked of the device, it would come behind all that was launched since, a whole backward.
+    """
+
+    def __init__(self, step: int, norm: torch.Tensor, batches: list) -> None:
+        self.step, self.batches = step, batches
+        self.arrived = torch.cuda.Event() if norm.device.type == "cuda" else None
+        self.value = norm.detach().to("cpu", non_blocking=self.arrived is not None)
+        if self.arrived:
+            self.arrived.record()
+
+    def is_finite(self) -> bool:
+        """Whether the norm was a finite number."""
+        if self.arrived:
+            self.arrived.synchronize()
+        return math.isfinite(self.value.item())
+
+
 class SafeTrainer(PreferenceTrainer):
     """PreferenceTrainer with checksummed checkpoints and a guard on loss and gradient."""
 
@@ -57,8 +77,7 @@ class SafeTrainer(PreferenceTrainer):
         """
         self.sources = sources
         self._saving = False
-        # Of the last step, not looked at yet: step, gradient norm, batches.
-        self._norm: tuple[int, torch.Tensor, list] | None = None
+        self._norm: PendingNorm | None = None  # of the last step, not looked at yet
         self._overflows = OverflowCount()
         super().__init__(**arguments)
         self._batches: deque = deque(maxlen=self.args.gradient_accumulation_steps)
@@ -162,7 +181,7 @@ class SafeTrainer(PreferenceTrainer):
         if self.args.fp16:  # the scaler looks for itself
             return norm
         self.check_last_norm()
-        self._norm = self.state.global_step, norm.detach(), list(self._batches)
+        self._norm = PendingNorm(self.state.global_step, norm, list(self._batches))
         optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
         if norm.device.type == "cuda" and optimizer.defaults.get("fused"):
             optimizer.found_inf = (~torch.isfinite(norm)).float()  # the kernel then skips
@@ -173,8 +192,8 @@ class SafeTrainer(PreferenceTrainer):
     def check_last_norm(self) -> None:
         """Stop when the last optimizer step had a gradient that is not finite."""
         last, self._norm = self._norm, None
-        if last is not None and not math.isfinite(last[1].item()):
-            self.stop("gradient", last[2], last[0])
+        if last is not None and not last.is_finite():
+            self.stop("gradient", last.batches, last.step)
 
     def _maybe_log_save_evaluate(self, *arguments: Any, **options: Any) -> None:
         """Trainer's, after a word about a step that the fp16 scaler left out."""

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "02_src"))
 
 from benchmark_inputs import Inputs, count_flops, find_workload, make_inputs, measure_peak
 
-VARIANTS = {  # name: (what the table calls it, changes to DPOConfig, changes to PreferenceTrainer)
+VARIANTS = {  # name: (what the table calls it, changes to DPOConfig, changes to SafeTrainer)
     "trl": ("TRL defaults", {}, None),
     "trl_best": (
         "TRL, reference precomputed, no checkpointing",
@@ -44,7 +44,7 @@ def make_trainer(job: dict, inputs: Inputs, folder: str):
     from peft import LoraConfig
     from trl import DPOConfig, DPOTrainer
 
-    from fast.trainer import PreferenceTrainer
+    from safe_trainer import SafeTrainer
     from trainable_weights import cast_adapter_to_fp32
 
     class StockTrainer(DPOTrainer):
@@ -66,7 +66,10 @@ def make_trainer(job: dict, inputs: Inputs, folder: str):
     if ours is None:
         return StockTrainer(**kwargs)
     cache = Path(folder) / "reference"
-    trainer = PreferenceTrainer(fast_forward=True, reference_cache=cache, **ours, **kwargs)
+    sources = [f"row {number}" for number in range(len(inputs.rows))]
+    trainer = SafeTrainer(
+        sources=sources, fast_forward=True, reference_cache=cache, **ours, **kwargs
+    )
     cast_adapter_to_fp32(trainer.model)
     return trainer
 
@@ -187,7 +190,7 @@ def main() -> None:
     """Import first: that is no part of a first step, and a job before this one still runs."""
     import trl.trainer.dpo_trainer  # noqa: F401
 
-    import fast.trainer  # noqa: F401
+    import safe_trainer  # noqa: F401
 
     print(json.dumps(measure(json.loads(sys.stdin.readline()))))
 

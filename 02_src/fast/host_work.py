@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch.utils.data import DataLoader
@@ -62,6 +62,21 @@ def without_weight_hash() -> Iterator[None]:
         yield
     finally:
         dpo_trainer.hash_module = stock
+
+
+@contextmanager
+def with_reference(model: torch.nn.Module) -> Iterator[None]:
+    """The adapter off for a whole pass over the data: the reference answers.
+
+    TRL switches it off and on for each batch, and PEFT walks all modules three times to do so.
+    """
+    stock = dpo_trainer.use_adapter
+    with model.disable_adapter():
+        dpo_trainer.use_adapter = lambda *_, **__: nullcontext()
+        try:
+            yield
+        finally:
+            dpo_trainer.use_adapter = stock
 
 
 def leave_on_host(loader: DataLoader) -> DataLoader:

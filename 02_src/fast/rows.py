@@ -4,6 +4,7 @@ With CUDA graphs one width is chosen from the data for the whole run, so that fe
 captured; without them each batch gets the width that suits it.
 """
 
+import heapq
 from collections.abc import Sequence
 
 WIDTH_STEP = 16  # attention kernels want row widths in multiples of this
@@ -57,10 +58,19 @@ def round_to_bucket(size: int, least: int = 1) -> int:
     return -(-size // step) * step
 
 
-def count_reference_tokens(hidden_size: int, device_type: str) -> int:
-    """Tokens of a batch of the reference pass: a GPU waits for launches on small models."""
-    narrower = REFERENCE_HIDDEN // hidden_size if device_type == "cuda" else 1
-    return REFERENCE_TOKENS * min(max(1, narrower), MOST_REFERENCE)
+def count_reference_tokens(
+    lengths: Sequence[int], pairs: int, hidden_size: int, device_type: str
+) -> int:
+    """Tokens of a batch of the reference pass.
+
+    A GPU waits for launches: there, as many as the longest `pairs` have, of which a training batch
+    consists. It takes less memory than their training.
+    """
+    if device_type != "cuda":
+        return REFERENCE_TOKENS
+    narrower = max(1, REFERENCE_HIDDEN // hidden_size)
+    least = REFERENCE_TOKENS * min(narrower, MOST_REFERENCE)
+    return max(least, sum(heapq.nlargest(pairs, lengths)))
 
 
 def choose_rows(

@@ -22,6 +22,7 @@ from fast.host_work import (
     leave_on_host,
     light_host_work,
     limit_primitive_cache,
+    with_reference,
     without_weight_hash,
 )
 from fast.reference import LOGPS, read_cached, reference_key, split_by_tokens, write_cached
@@ -115,10 +116,12 @@ class PreferenceTrainer(RehearsingTrainer):
         lengths = measure_pairs(dataset)
         logps = torch.zeros(2, len(dataset))
         hidden = self.model.config.get_text_config().hidden_size
-        tokens = count_reference_tokens(hidden, self.accelerator.device.type)
+        pairs, kind = self.args.train_batch_size, self.accelerator.device.type
+        tokens = count_reference_tokens(lengths, pairs, hidden, kind)
         batches = split_by_tokens(lengths, tokens, batch_size)
         mine = batches[processes.rank() :: processes.count()]
-        with tqdm(total=sum(map(len, mine)), desc=f"reference pass, {name}", unit="pair") as bar:
+        bar = tqdm(total=sum(map(len, mine)), desc=f"reference pass, {name}", unit="pair")
+        with bar, with_reference(self.accelerator.unwrap_model(self.model)):
             for chosen in mine:
                 batch = self.collate([dataset[i] for i in chosen])
                 found = self.compute_ref_log_probs(self.model, batch)

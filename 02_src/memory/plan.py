@@ -211,7 +211,8 @@ def size_stages(
 ) -> dict[str, float]:
     """Bytes allocated at the peak of each stage but training, on the training device."""
     ordered = sorted(lengths, reverse=True)
-    tokens = count_reference_tokens(shape.hidden, kind)
+    alone, pairs = [tokens for tokens, _ in ordered], config.per_device_train_batch_size
+    tokens = count_reference_tokens(alone, pairs, shape.hidden, kind)
     fitting = max(1, tokens // (ordered[0][0] + 1))
     reference = measure_scoring(shape, shape_batch(ordered[:fitting], False), how)
     validation = measure_scoring(shape, shape_batch(ordered[: config.eval_batch], False), how)
