@@ -27,9 +27,8 @@ def name_tokens(pairs: Sequence[Pair], tokenizer, config: Config) -> Path:
     backend.no_truncation()
     digest = hashlib.sha256(backend.to_str().encode())
     digest.update(json.dumps([tokenizer.chat_template, tokenizer.eos_token, limits]).encode())
-    for pair in pairs:
-        text = json.dumps([pair.prompt, pair.chosen, pair.rejected, pair.source])
-        digest.update(text.encode())
+    texts = [[pair.prompt, pair.chosen, pair.rejected, pair.source] for pair in pairs]
+    digest.update(json.dumps(texts).encode())
     return CACHE_FOLDER / f"{digest.hexdigest()[:32]}.safetensors"
 
 

@@ -5,6 +5,7 @@ captured; without them each batch gets the width that suits it.
 """
 
 import heapq
+import math
 from collections.abc import Sequence
 
 WIDTH_STEP = 16  # attention kernels want row widths in multiples of this
@@ -126,11 +127,12 @@ def choose_width(batches: Sequence[Batch]) -> int | None:
     """
     mean = sum(map(sum, (b[0] for b in batches))) / sum(len(b[0]) for b in batches)
     longest = max(max(lengths) for lengths, _ in batches)
-    least = max(count_least(*batch) for batch in batches)
-    costs = {
-        width: (1 + width / ATTENTION_WIDTH)
-        * sum(width * round_to_bucket(len(fill_rows(*batch, width))) for batch in batches)
-        for width in list_widths(longest, least)
-    }
-    best = min(costs, key=costs.get)
-    return best if best >= 2 * mean else None
+    leasts = [count_least(*batch) for batch in batches]
+    best = (math.inf, 0)  # cost, width
+    for width in list_widths(longest, max(leasts)):
+        dearer = 1 + width / ATTENTION_WIDTH
+        if dearer * sum(leasts) >= best[0]:
+            break  # wider rows cost more even without padding
+        rows = [round_to_bucket(len(fill_rows(*batch, width))) for batch in batches]
+        best = min(best, (dearer * width * sum(rows), width))
+    return best[1] if best[1] >= 2 * mean else None

@@ -94,7 +94,8 @@ class PreferenceTrainer(RehearsingTrainer):
             if processes.is_main():
                 write_cached(self.reference_cache, key, dict(zip(LOGPS, logps, strict=True)))
         for column, values in zip(REFERENCE_COLUMNS, logps, strict=True):
-            dataset = dataset.add_column(column, values.tolist())
+            fingerprint = f"{key}-{column}"  # or datasets hashes every value
+            dataset = dataset.add_column(column, values.tolist(), new_fingerprint=fingerprint)
         return dataset
 
     def prepare_rehearsal(self) -> None:

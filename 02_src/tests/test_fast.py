@@ -8,10 +8,11 @@ import pytest
 import torch
 import transformers
 from datasets import Dataset
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel
 from trl import DPOConfig, DPOTrainer
 
 from fast import rows as row_choice
+from fast.columns import REFERENCE_COLUMNS
 from fast.trainer import PreferenceTrainer
 
 SIZES = {
@@ -225,6 +226,20 @@ def test_reference_cache_is_used_again_and_a_damaged_one_is_recomputed(tmp_path,
     again = make_trainer(tmp_path, "llama", True, tokenizer, rows)
     assert again.train_dataset["ref_chosen_logps"][:] == first.train_dataset["ref_chosen_logps"][:]
     assert files[0].read_bytes() != b"damaged"
+
+
+def test_the_reference_pass_switches_the_adapter_off_once(tmp_path, tokenizer, monkeypatch):
+    trainer = make_trainer(tmp_path, "llama", True, tokenizer, make_rows(6))
+    before = [trainer.train_dataset[column] for column in REFERENCE_COLUMNS]
+    switched, stock = [], PeftModel.disable_adapter
+    monkeypatch.setattr(
+        PeftModel, "disable_adapter", lambda model: switched.append(1) or stock(model)
+    )
+    found = trainer.compute_reference(trainer.train_dataset, "again", 2)
+    assert len(switched) == 1
+    for now, then in zip(found, before, strict=True):
+        assert_close(now.tolist(), then)
+    assert trainer.measure_initial_loss() != pytest.approx(math.log(2), abs=1e-4)  # on again
 
 
 def test_initial_loss_is_ln_2_for_a_fresh_adapter_and_not_for_a_moved_one(tmp_path, tokenizer):

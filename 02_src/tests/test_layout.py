@@ -12,7 +12,16 @@ from fast.collator import PackedPreferenceCollator
 from fast.columns import ID_COLUMNS, measure_pairs
 from fast.layout import PairIds, build_attention_mask, pack_pairs
 from fast.reference import reference_key
-from fast.rows import WIDTH_STEP, choose_rows, choose_width, fill_rows
+from fast.rows import (
+    ATTENTION_WIDTH,
+    WIDTH_STEP,
+    choose_rows,
+    choose_width,
+    count_reference_tokens,
+    fill_rows,
+    list_widths,
+    round_to_bucket,
+)
 
 
 def test_rows_fill_first_fit_decreasing_and_shared_prompts_cost_nothing():
@@ -136,6 +145,26 @@ def test_one_width_suits_a_run_of_short_pairs_and_none_is_fixed_for_long_ones():
     assert choose_width([(draw.choices(range(600, 900), k=8), [[20] * 8] * 8)]) is None
     longer = [width + 40, 30, 30]
     assert choose_rows(longer, [[0] * 3] * 3, True, width)[1] >= width + 40
+
+
+def test_the_chosen_width_is_the_cheapest_of_all():
+    draw = random.Random(1)
+    for most in (40, 90, 200):
+        batches = [(draw.choices(range(20, most), k=24), [[10] * 24] * 24) for _ in range(4)]
+        longest = max(max(lengths) for lengths, _ in batches)
+        costs = {
+            width: (1 + width / ATTENTION_WIDTH)
+            * sum(width * round_to_bucket(len(fill_rows(*batch, width))) for batch in batches)
+            for width in list_widths(longest, 24 * most)
+        }
+        assert costs[choose_width(batches)] == min(costs.values())
+
+
+def test_a_reference_batch_on_a_gpu_is_no_smaller_than_a_training_batch():
+    lengths = [900, 100, 800, 700]
+    assert count_reference_tokens(lengths, 3, 2048, "cuda") == 2400
+    assert count_reference_tokens(lengths, 2, 576, "cuda") == 3 * 2048
+    assert count_reference_tokens(lengths, 3, 576, "cpu") == 2048
 
 
 def test_a_batch_sent_between_processes_arrives_whole():
