@@ -3,6 +3,7 @@
 import math
 import random
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -217,29 +218,24 @@ def test_eager_attention_falls_back_to_stock_trl_and_says_so(tmp_path, tokenizer
 def test_reference_cache_is_used_again_and_a_damaged_one_is_recomputed(tmp_path, tokenizer):
     rows = make_rows(5)
     first = make_trainer(tmp_path, "llama", True, tokenizer, rows)
-    files = list((tmp_path / "cache-True").glob("*.safetensors"))
-    assert len(files) == 1
-    stamp = files[0].stat().st_mtime_ns
+    (file,) = (tmp_path / "cache-True").glob("*.safetensors")
+    stamp = file.stat().st_mtime_ns
     make_trainer(tmp_path, "llama", True, tokenizer, rows)
-    assert files[0].stat().st_mtime_ns == stamp
-    files[0].write_bytes(b"damaged")
+    assert file.stat().st_mtime_ns == stamp
+    file.write_bytes(b"damaged")
     again = make_trainer(tmp_path, "llama", True, tokenizer, rows)
     assert again.train_dataset["ref_chosen_logps"][:] == first.train_dataset["ref_chosen_logps"][:]
-    assert files[0].read_bytes() != b"damaged"
+    assert file.read_bytes() != b"damaged"
 
 
-def test_the_reference_pass_switches_the_adapter_off_once(tmp_path, tokenizer, monkeypatch):
+def test_the_reference_pass_switches_the_adapter_off_once(tmp_path, tokenizer):
     trainer = make_trainer(tmp_path, "llama", True, tokenizer, make_rows(6))
-    before = [trainer.train_dataset[column] for column in REFERENCE_COLUMNS]
-    switched, stock = [], PeftModel.disable_adapter
-    monkeypatch.setattr(
-        PeftModel, "disable_adapter", lambda model: switched.append(1) or stock(model)
-    )
-    found = trainer.compute_reference(trainer.train_dataset, "again", 2)
-    assert len(switched) == 1
-    for now, then in zip(found, before, strict=True):
-        assert_close(now.tolist(), then)
-    assert trainer.measure_initial_loss() != pytest.approx(math.log(2), abs=1e-4)  # on again
+    model = trainer.model
+    with mock.patch.object(model, "disable_adapter", wraps=model.disable_adapter) as off:
+        found = trainer.compute_reference(trainer.train_dataset, "again", 2)
+    assert off.call_count == 1
+    for column, logps in zip(REFERENCE_COLUMNS, found, strict=True):
+        assert_close(logps.tolist(), trainer.train_dataset[column])
 
 
 def test_initial_loss_is_ln_2_for_a_fresh_adapter_and_not_for_a_moved_one(tmp_path, tokenizer):
