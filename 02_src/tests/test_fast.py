@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 from datasets import Dataset
-from peft import LoraConfig, PeftModel
+from peft import LoraConfig
 from trl import DPOConfig, DPOTrainer
 
 from fast import rows as row_choice
