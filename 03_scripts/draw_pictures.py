@@ -24,7 +24,7 @@ from notebook_figures import view_outcomes
 from run_log import read_metrics
 
 PICTURES = REPOSITORY / ".github" / "pictures"
-BENCHMARK = PICTURES / "benchmark_h200.jsonl"
+BENCHMARK = PICTURES / "benchmark_h100.jsonl"
 
 
 def draw_memory(config: Config) -> bytes:
