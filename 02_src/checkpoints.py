@@ -6,6 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import processes
 from config import Config, load_run_config, log_folder, resolve_path, show_path
 from errors import UserError
 from safe_files import MANIFEST_FILE, find_damage
@@ -32,6 +33,7 @@ class Run:
     steps: int
     seconds: float  # of the training loop
     train_loss: float | None = None
+    resumed_at: int = 0  # the step at which the loop that took `seconds` began
 
 
 def read_finished_run(config: Config) -> Run | None:
@@ -50,7 +52,21 @@ def read_finished_run(config: Config) -> Run | None:
 def list_checkpoints(folder: Path) -> list[Path]:
     """checkpoint-N folders, oldest first."""
     found = [path for path in folder.glob("checkpoint-*") if NUMBERED.fullmatch(path.name)]
-    return sorted(found, key=lambda path: int(path.name.partition("-")[2]))
+    return sorted(found, key=read_step)
+
+
+def read_step(checkpoint: Path | None) -> int:
+    """The step after which a checkpoint was written, from its name; 0 without one."""
+    return int(checkpoint.name.partition("-")[2]) if checkpoint else 0
+
+
+def find_start(config: Config) -> Path | None:
+    """The checkpoint to go on from; says which keys differ from those the run began with."""
+    with processes.main_first():
+        checkpoint = find_checkpoint(resolve_path(config.output_dir))
+    if changed := list_changed_keys(config):
+        print(f"note: changed since this run began: {', '.join(changed)}")
+    return checkpoint
 
 
 def find_checkpoint(folder: Path) -> Path | None:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import errors  # first: from here on Ctrl-C is one line
 import processes
+from checkpoints import check_adapter_files
 from config import Config, load_run_config, resolve_path, show_path
 from errors import UserError
 from evaluation.comparison import compare_models
@@ -62,8 +63,7 @@ def evaluate(
     run_folder = resolve_path(run_folder)
     config = load_run_config(run_folder)
     names = order_models(models)
-    if "base_with_glossary" in names:
-        require_glossary()
+    check_models(names, run_folder)
     sets = load_question_sets(config, limit, splits)
     device = find_device(config)
     processes.join(device.kind)
@@ -81,6 +81,14 @@ def evaluate(
         save_evaluation(target, report, join(records, names))
         parts.clear()
     return report
+
+
+def check_models(names: Sequence[str], run_folder: Path) -> None:
+    """Refuse what cannot be measured (UserError) before libraries and models are loaded."""
+    if "adapter" in names:
+        check_adapter_files(run_folder)
+    if "base_with_glossary" in names:
+        require_glossary()
 
 
 def measure_models(

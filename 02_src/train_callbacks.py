@@ -36,6 +36,8 @@ class LogCallback(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         """Open the bar; a resumed run starts where it stopped."""
         self.log.drop_after(state.global_step)
+        if state.global_step:
+            self.log.write_line(f"goes on at step {state.global_step} of {state.max_steps}")
         self.started = time.monotonic()
         self.bar = tqdm(
             total=state.max_steps, initial=state.global_step, desc="training", unit="step",
@@ -59,6 +61,8 @@ class LogCallback(TrainerCallback):
 
     def on_train_end(self, args, state, control, **kwargs) -> None:
         """Close the bar."""
+        if state.global_step < state.max_steps:
+            self.log.write_line(f"stopped at step {state.global_step} of {state.max_steps}")
         if self.bar is not None:
             self.bar.close()
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import errors  # first: from here on Ctrl-C is one line
 import processes
 from batch_split import describe_split, join_batch, split_batch
-from checkpoints import Run, check_output, clear_output, find_checkpoint, list_changed_keys
+from checkpoints import Run, check_output, clear_output, find_start, read_step
 from config import (
     DEFAULT_CONFIG,
     Config,
@@ -76,21 +76,12 @@ def train(trainer, config: Config, resume: bool = False) -> Run:
     if steps < wanted and was_interrupted(trainer):
         print(f"stopped at step {steps} of {wanted}; go on with --resume")
         return Run(folder, logs, False, steps, seconds)
-    run = Run(folder, logs, True, steps, seconds, result.training_loss)
+    run = Run(folder, logs, True, steps, seconds, result.training_loss, read_step(checkpoint))
     scale_adapter(trainer.model, config.adapter_scale)
     if processes.is_main():
         save_run(trainer, config, run)
         plot_curves(logs)
     return run
-
-
-def find_start(config: Config) -> Path | None:
-    """The checkpoint to go on from; says which keys differ from those the run began with."""
-    with processes.main_first():
-        checkpoint = find_checkpoint(resolve_path(config.output_dir))
-    if changed := list_changed_keys(config):
-        print(f"note: changed since this run began: {', '.join(changed)}")
-    return checkpoint
 
 
 def open_tensorboard(folder: Path):
@@ -236,7 +227,8 @@ def report(run: Run, arguments: argparse.Namespace) -> int:
         python = shlex.quote(show_path(sys.executable))
         print(f"  {python} 02_src/train_dpo.py --config {arguments.config}{changed} --resume")
         return 130
-    print(f"trained {run.steps} steps in {run.seconds:.0f} s: {show_path(run.folder)}")
+    since = f", the last {run.steps - run.resumed_at} of them" if run.resumed_at else ""
+    print(f"trained {run.steps} steps{since} in {run.seconds:.0f} s: {show_path(run.folder)}")
     return 0
 
 

@@ -21,7 +21,7 @@ from trl import DPOTrainer
 import processes
 from fast import gradients
 from fast.columns import measure_pairs
-from fast.shares import StepBatches, share_loader
+from fast.shares import Counts, StepBatches, count_pairs, share_loader
 
 # What TRL takes the mean of each metric over; the others: pairs.
 MEAN_OVER = {
@@ -30,7 +30,6 @@ MEAN_OVER = {
     "logits/chosen": "chosen",
     "logits/rejected": "rejected",
 }
-Counts = dict[str, int]
 
 
 class ParallelTrainer(DPOTrainer):
@@ -201,16 +200,6 @@ class ParallelTrainer(DPOTrainer):
     def list_trainable(self) -> list[torch.nn.Parameter]:
         """The adapter's parameters: the same tensors in all processes, also of a sharded base."""
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-
-
-def count_pairs(batch: dict[str, Any]) -> Counts:
-    """Pairs and answer tokens of a batch in TRL's layout; zeros for a stand-in."""
-    mask = batch["completion_mask"][:, 1:]
-    chosen, rejected = (int(half.sum()) for half in mask.chunk(2))
-    pairs = batch.get("pairs", len(mask) // 2)
-    if not pairs:
-        return {"pairs": 0, "chosen": 0, "rejected": 0, "tokens": 0}
-    return {"pairs": pairs, "chosen": chosen, "rejected": rejected, "tokens": chosen + rejected}
 
 
 def keep_local(value: Any) -> Any:

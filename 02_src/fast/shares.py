@@ -12,6 +12,8 @@ from typing import Any
 from accelerate.data_loader import DataLoaderShard
 from torch.utils.data import DataLoader, Sampler
 
+Counts = dict[str, int]
+
 
 def spread_pairs(lengths: Sequence[int], bins: int, most: int) -> list[list[int]]:
     """Indices in `bins` lists of at most `most`: the longest first, each to the emptiest list."""
@@ -95,3 +97,13 @@ def share_loader(loader: DataLoader, batches: StepBatches) -> DataLoaderShard:
         pin_memory=loader.pin_memory,
         worker_init_fn=loader.worker_init_fn,
     )
+
+
+def count_pairs(batch: dict[str, Any]) -> Counts:
+    """Pairs and answer tokens of a batch in TRL's layout; zeros for a stand-in."""
+    mask = batch["completion_mask"][:, 1:]
+    chosen, rejected = (int(half.sum()) for half in mask.chunk(2))
+    pairs = batch.get("pairs", len(mask) // 2)
+    if not pairs:
+        return {"pairs": 0, "chosen": 0, "rejected": 0, "tokens": 0}
+    return {"pairs": pairs, "chosen": chosen, "rejected": rejected, "tokens": chosen + rejected}

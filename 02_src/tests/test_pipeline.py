@@ -1,6 +1,7 @@
 """The main job on the real embedded model: train, stop, resume, evaluate, merge, ask."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -77,6 +78,7 @@ def test_a_resumed_run_finishes_with_everything_that_belongs_to_it(trained):
     resumed, folder = trained["resumed"], Path(trained["config"]["output_dir"])
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     assert "resuming from" in resumed.stdout
+    (counted,) = re.findall(r"trained 18 steps, the last (\d+) of them in", resumed.stdout)
     names = {path.name for path in folder.iterdir()}
     assert names >= {
         "adapter_model.safetensors", "adapter_config.json", "run_config.json", "tokenizer.json",
@@ -85,6 +87,11 @@ def test_a_resumed_run_finishes_with_everything_that_belongs_to_it(trained):
     logs = Path(trained["config"]["logging_dir"]) / "small"
     assert (logs / "training_curves.png").stat().st_size > 10_000
     assert list(logs.glob("events.out.tfevents*"))
+    said = (logs / "training.log").read_text()
+    stopped_at = 18 - int(counted)
+    assert said.index(f"stopped at step {stopped_at} of 18") < said.index(
+        f"goes on at step {stopped_at} of 18"
+    )
     records = [json.loads(line) for line in (logs / "metrics.jsonl").read_text().splitlines()]
     steps = [r["step"] for r in records if "loss" in r]
     assert steps == sorted(set(steps)) and steps[-1] == 18
