@@ -195,6 +195,15 @@ def check_adapter_files(folder: Path) -> None:
         )
 
 
+def check_merged(folder: Path) -> None:
+    """UserError where a folder holds no merged model."""
+    if not (folder / "config.json").is_file():
+        raise UserError(
+            f"{show_path(folder)}: holds no merged model; make it with: "
+            "python 02_src/merge_lora.py --run RUN_FOLDER"
+        )
+
+
 def refuse_code_files_beside_adapter(folder: Path) -> None:
     """refuse_code_files for the run folder itself; its checkpoints are looked at on --resume."""
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:

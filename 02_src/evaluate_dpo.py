@@ -21,7 +21,7 @@ from pathlib import Path
 
 import errors  # first: from here on Ctrl-C is one line
 import processes
-from checkpoints import check_adapter_files
+from checkpoints import check_adapter_files, check_merged
 from config import Config, load_run_config, resolve_path, show_path
 from errors import UserError
 from evaluation.comparison import compare_models
@@ -63,7 +63,7 @@ def evaluate(
     run_folder = resolve_path(run_folder)
     config = load_run_config(run_folder)
     names = order_models(models)
-    check_models(names, run_folder)
+    check_models(names, run_folder, config)
     sets = load_question_sets(config, limit, splits)
     device = find_device(config)
     processes.join(device.kind)
@@ -83,10 +83,12 @@ def evaluate(
     return report
 
 
-def check_models(names: Sequence[str], run_folder: Path) -> None:
+def check_models(names: Sequence[str], run_folder: Path, config: Config) -> None:
     """Refuse what cannot be measured (UserError) before libraries and models are loaded."""
-    if "adapter" in names:
+    if {*CONTROLS, "adapter"} & set(names):  # the base is the run's, its adapter switched off
         check_adapter_files(run_folder)
+    if "merged" in names:
+        check_merged(find_folder("merged", run_folder, config))
     if "base_with_glossary" in names:
         require_glossary()
 

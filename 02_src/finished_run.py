@@ -27,5 +27,6 @@ def save_run(trainer, config: Config, run: Run) -> None:
         file.replace(run.folder / file.name)
     scratch.rmdir()
     sync_file(run.folder)
-    summary = {"steps": run.steps, "seconds": run.seconds, "train_loss": run.train_loss}
+    told = ("steps", "seconds", "train_loss", "resumed_at")
+    summary = {name: getattr(run, name) for name in told}
     write_text(run.folder / SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")

@@ -47,7 +47,7 @@ def view_outcome(planned, run: Run, pairs: int, device_kind: str) -> Html:
     plan = planned.plan
     peak = max((r["memory_gib"] for r in records if r.get("memory_gib")), default=None)
     expected = (plan.peak if device_kind == "cuda" else plan.process) / GIB  # as it is logged
-    steps = count_steps(planned.config, pairs)
+    steps = count_steps(planned.config, pairs) - run.resumed_at
     step = measure_step(records)
     rows = [
         compare("memory at the peak, GiB", expected, peak, ".2f"),

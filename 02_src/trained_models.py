@@ -14,7 +14,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from checkpoints import check_adapter_files
+from checkpoints import check_adapter_files, check_merged
 from config import Config, load_run_config, show_path
 from errors import UserError
 from fast.frozen_weights import keep_weights
@@ -54,11 +54,7 @@ def load_merged(folder: Path, device: Device) -> tuple[PreTrainedModel, object]:
     Raises:
         UserError: the folder holds no merged model, or its tokens differ from training's.
     """
-    if not (folder / "config.json").is_file():
-        raise UserError(
-            f"{show_path(folder)}: holds no merged model; make it with: "
-            "python 02_src/merge_lora.py --run RUN_FOLDER"
-        )
+    check_merged(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     check_contract(tokenizer, folder)
     dtype = torch.bfloat16 if device.bf16 else torch.float32

@@ -64,8 +64,8 @@ def count_reference_tokens(
 ) -> int:
     """Tokens of a batch of the reference pass.
 
-    A GPU waits for launches: there, as many as the longest `pairs` have, of which a training batch
-    consists. It takes less memory than their training.
+    A GPU waits for launches: there, as many as the longest `pairs` have. As many are trained or
+    validated at once, which takes more memory.
     """
     if device_type != "cuda":
         return REFERENCE_TOKENS

@@ -51,7 +51,7 @@ def fuse_attention(model: torch.nn.Module) -> list[torch.nn.Module]:
     layers = find_layers(model) if model.device.type == GPU and find_kernels() else []
     if model.dtype == torch.float32:  # wide ones take a minute to compile
         layers = [] if any(layer.head_dim > WIDEST_FP32 for layer in layers) else layers
-    tried = (*layers[:1], *layers[-1:])  # they are of one kind; all are compared with TRL's rows
+    tried = (*layers[:1], *layers[-1:])  # of one kind, and all run again beside TRL's forward
     model.attends_trees = bool(layers) and all(computes_alike(layer, model) for layer in tried)
     if layers and not model.attends_trees:
         print(OFF)

@@ -8,8 +8,10 @@ its allocator keeps beyond that, and the CUDA context.
 """
 
 import os
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from config import Config, resolve_path
 from fast.frozen_weights import KEPT_SHARE
@@ -211,9 +213,10 @@ def size_stages(
 ) -> dict[str, float]:
     """Bytes allocated at the peak of each stage but training, on the training device."""
     ordered = sorted(lengths, reverse=True)
-    alone, pairs = [tokens for tokens, _ in ordered], config.per_device_train_batch_size
-    tokens = count_reference_tokens(alone, pairs, shape.hidden, kind)
-    fitting = max(1, tokens // (ordered[0][0] + 1))
+    whole = [tokens + 1 for tokens, _ in ordered]  # as the reference pass counts them
+    pairs = config.per_device_train_batch_size
+    room = count_reference_tokens(whole, pairs, shape.hidden, kind)
+    fitting = max(1, bisect_right(list(accumulate(whole)), room))
     reference = measure_scoring(shape, shape_batch(ordered[:fitting], False), how)
     validation = measure_scoring(shape, shape_batch(ordered[: config.eval_batch], False), how)
     return {

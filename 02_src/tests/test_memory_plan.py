@@ -7,7 +7,14 @@ import torch
 
 from config import Config
 from hardware import GIB, Device
-from memory.activations import MicroStep, Setting, measure_training, size_layer
+from memory.activations import (
+    MicroStep,
+    Setting,
+    measure_scoring,
+    measure_training,
+    size_layer,
+)
+from memory.batches import shape_batch
 from memory.plan import plan_memory
 from memory.search import choose_plan, find_smaller, fit_plan, list_plans
 from memory.shape import describe_model
@@ -169,3 +176,19 @@ def test_plan_of_several_processes_is_that_of_one_gpu_and_sharding_cuts_the_base
     assert sharded.parts["adapter"] == alone.parts["adapter"]
     assert sharded.parts["gathered weights"] > llama.vocabulary * llama.hidden * 2
     assert sharded.rough and not alone.rough
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("length", [70, 860, 16_000])
+def test_the_reference_pass_takes_a_training_batch_at_once_and_less_memory(
+    llama, length, checkpointing
+):
+    lengths = [(length, length // 2)] * 64
+    config = make_config(gradient_checkpointing=checkpointing, auto_fit=False)
+    plan = plan_memory(config, make_gpu(79), llama, lengths)
+    assert plan.stages["reference pass"] < plan.stages["training"]
+    pairs = max(8, 2048 // (length + 1))
+    whole = measure_scoring(llama, shape_batch(lengths[:pairs], False), Setting())
+    scored = plan.stages["reference pass"] - sum(whole.values())
+    weights = sum(size_weights(llama, True, True, 2).values())
+    assert weights <= scored <= weights + 200 * MIB  # beside them the adapter and cuBLAS

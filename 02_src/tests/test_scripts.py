@@ -8,6 +8,8 @@ import pytest
 from tiny_run import tiny_config, train_tiny  # noqa: F401
 
 from config import RUN_CONFIG, Config, save_config
+from errors import UserError
+from evaluate_dpo import check_models
 from general_texts import load_texts
 from run_log import RunLog, read_metrics
 
@@ -103,3 +105,18 @@ def test_a_smaller_scale_forgets_less_and_the_adapter_stays_as_it_is(train_tiny,
     assert f"| perplexity / the base's | {ratios[0]:.2f} | {ratios[1]:.2f} |" in done.out
     assert "taught: right expansion" not in done.out
     assert (run / "adapter_model.safetensors").read_bytes() == weights
+
+
+@pytest.mark.parametrize(
+    ("models", "missing"),
+    [
+        (["base"], "holds no adapter_model.safetensors; the run is not finished"),
+        (["base_with_glossary"], "holds no adapter_model.safetensors"),
+        (["adapter"], "holds no adapter_model.safetensors"),
+        (["merged"], "holds no merged model; make it with"),
+    ],
+)
+def test_a_model_that_is_not_there_is_named_before_anything_is_measured(tmp_path, models, missing):
+    config = Config(merged_dir=str(tmp_path / "merged"))
+    with pytest.raises(UserError, match=missing):
+        check_models(models, tmp_path / "run", config)
