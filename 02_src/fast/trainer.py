@@ -117,8 +117,8 @@ class PreferenceTrainer(RehearsingTrainer):
         lengths = measure_pairs(dataset)
         logps = torch.zeros(2, len(dataset))
         hidden = self.model.config.get_text_config().hidden_size
-        batch = self.args.train_batch_size if name == "train" else self.args.eval_batch_size
-        tokens = count_reference_tokens(lengths, batch, hidden, self.accelerator.device.type)
+        pairs = self.args.train_batch_size if name == "train" else self.args.eval_batch_size
+        tokens = count_reference_tokens(lengths, pairs, hidden, self.accelerator.device.type)
         batches = split_by_tokens(lengths, tokens, batch_size)
         mine = batches[processes.rank() :: processes.count()]
         bar = tqdm(total=sum(map(len, mine)), desc=f"reference pass, {name}", unit="pair")
