@@ -7,12 +7,12 @@ in fp32. With Triton TRL's is used: its kernels make fewer passes over the logit
 """
 
 import torch
-from torch.nn import functional as F
 from transformers.utils import is_triton_available
 from trl.kernels.chunked_logprob import ChunkedLogProbFunction
 
 from fast.rehearsal import DIVERGING_AT_ONCE
 
+CPU = "cpu"
 OUTPUTS = ("log_probs", "entropy", "mean_logits", "is_top1")
 VOCABULARY_TILE = 32768
 LOGITS_AT_ONCE = 1 << 24  # 64 MB in fp32
@@ -59,6 +59,44 @@ def read_head(
     return head.weight.to(dtype), None if head.bias is None else head.bias.to(dtype)
 
 
+class Scratch:
+    """Memory for logits, kept from call to call on a CPU.
+
+    There, glibc returns pieces of this size when they are freed, and the page faults of fresh ones
+    take as long as the arithmetic that fills them. On a GPU torch keeps them itself.
+    """
+
+    def __init__(self) -> None:
+        self.kept: dict[str, torch.Tensor] = {}
+
+    def take(self, name: str, rows: int, width: int, like: torch.Tensor, dtype: torch.dtype):
+        """[rows, width] of anything, on the device of `like`; the last one of this name is lost."""
+        if like.device.type != CPU:
+            return like.new_empty(rows, width, dtype=dtype)
+        kept = self.kept.get(name)
+        if kept is None or kept.dtype != dtype or kept.numel() < rows * width:
+            self.kept[name] = kept = torch.empty(rows * width, dtype=dtype)
+        return kept[: rows * width].view(rows, width)
+
+    def multiply(self, name: str, hidden: torch.Tensor, weight: torch.Tensor, bias):
+        """hidden [n, H] times weight [V, H], plus bias: [n, V] in fp32."""
+        size, full = (len(hidden), len(weight)), weight.dtype == torch.float32
+        product = self.take(name if full else "product", *size, weight, weight.dtype)
+        torch.mm(hidden, weight.t(), out=product)
+        if bias is not None:
+            product.add_(bias)
+        return product if full else self.take(name, *size, weight, torch.float32).copy_(product)
+
+    def multiply_back(self, grad: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
+        """out [n, H] = grad [n, V] times weight, in weight's dtype."""
+        if grad.dtype != weight.dtype:
+            grad = self.take("product", *grad.shape, weight, weight.dtype).copy_(grad)
+        torch.mm(grad, weight, out=out)
+
+
+SCRATCH = Scratch()
+
+
 class ScoredHead(torch.autograd.Function):
     """Log-probs [N], and [3, N] of what has no gradient; weight and bias are frozen."""
 
@@ -70,12 +108,12 @@ class ScoredHead(torch.autograd.Function):
         step = max(1, LOGITS_AT_ONCE // weight.shape[0])
         for start in range(0, hidden.shape[0], step):
             part = slice(start, start + step)
-            logits = F.linear(hidden[part], weight, bias).float()  # [n, V]
+            logits = SCRATCH.multiply("logits", hidden[part], weight, bias)  # [n, V]
             stats, probs, capped = measure_logits(logits, targets[part], softcap, scale)
             found.append(stats)
             if slope is not None:
                 grad = differentiate(probs, targets[part], capped, softcap, scale)
-                torch.mm(grad.to(weight.dtype), weight, out=slope[part])
+                SCRATCH.multiply_back(grad, weight, slope[part])
         ctx.save_for_backward(slope)
         log_probs, *rest = torch.cat(found, 1)
         rest = torch.stack(rest)
@@ -100,16 +138,18 @@ class Divergence(torch.autograd.Function):
         step = max(1, DIVERGING_AT_ONCE // weight.shape[0])
         for start in range(0, hidden.shape[0], step):
             part = slice(start, start + step)
-            logits = transform_logits(F.linear(hidden[part], weight, bias).float(), softcap, scale)
-            other = transform_logits(F.linear(states[part], weight, bias).float(), softcap, scale)
+            logits = SCRATCH.multiply("logits", hidden[part], weight, bias)
+            transform_logits(logits, softcap, scale)
+            other = SCRATCH.multiply("other", states[part], weight, bias)
+            transform_logits(other, softcap, scale)
             capped = None if softcap is None else logits.clone()
             torch.log_softmax(logits, -1, out=logits)
             torch.log_softmax(other, -1, out=other)
-            probs = other.exp()
+            probs = torch.exp(other, out=SCRATCH.take("probs", *other.shape, other, other.dtype))
             found.append(other.sub_(logits).mul_(probs).sum(-1))
             if slope is not None:
                 grad = undo_transform(logits.exp_().sub_(probs), capped, softcap, scale)
-                torch.mm(grad.to(weight.dtype), weight, out=slope[part])
+                SCRATCH.multiply_back(grad, weight, slope[part])
         ctx.save_for_backward(slope)
         return torch.cat(found)
 
@@ -143,7 +183,8 @@ def measure_logits(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """(OUTPUTS [4, n], probabilities [n, V], capped logits where there is a cap)."""
     transform_logits(logits, softcap, scale)
-    probs = torch.softmax(logits, -1)
+    probs = SCRATCH.take("probs", *logits.shape, logits, logits.dtype)
+    torch.softmax(logits, -1, out=probs)
     top = logits.argmax(-1, keepdim=True)
     log_z = (logits.gather(1, top) - probs.gather(1, top).log()).squeeze(1)
     expected = torch.bmm(probs[:, None, :], logits[:, :, None]).flatten()

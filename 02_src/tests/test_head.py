@@ -44,6 +44,27 @@ def test_without_gradients_the_head_keeps_nothing():
     assert not log_probs.requires_grad
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_memory_of_logits_is_used_again_and_results_are_not(dtype, monkeypatch):
+    monkeypatch.setattr(head, "SCRATCH", head.Scratch())
+    torch.manual_seed(0)
+    weight, targets = torch.randn(50, 8).to(dtype), torch.arange(9)
+    both = [torch.randn(rows, 8).to(dtype).requires_grad_() for rows in (9, 4)]
+
+    def score(hidden):
+        return ScoredHead.apply(hidden, weight, None, targets[: len(hidden)], None, 1.0)[0]
+
+    alone = [torch.autograd.grad(score(hidden).sum(), hidden)[0] for hidden in both]
+    places = {name: kept.data_ptr() for name, kept in head.SCRATCH.kept.items()}
+    first, second = map(score, both)  # the second forward lies between the first and its backward
+    together = torch.autograd.grad(first.sum() + second.sum(), both)
+    assert all(map(torch.equal, together, alone))
+    assert torch.equal(first, score(both[0]))
+    assert places == {name: kept.data_ptr() for name, kept in head.SCRATCH.kept.items()}
+    logits = (both[0] @ weight.t()).float()
+    assert torch.allclose(first, logits.log_softmax(-1)[range(9), targets], atol=1e-5)
+
+
 def test_dense_attention_equals_sdpa():
     torch.manual_seed(0)
     query = torch.randn(2, 6, 9, 8).requires_grad_()
