@@ -30,14 +30,14 @@ REASONS = {
     ("max_seq_length", "256"): "the longest pair is shorter, and nothing is cut",
     ("output_dir", "04_models/adapters/quickstart"): "a folder of its own, named like the config",
     ("logging_steps", "4"): "a short run needs many points for a curve",
-    ("eval_steps", "42"): "twice in this run; each validation answers questions and takes seconds",
+    ("eval_steps", "60"): "twice in this run; each validation answers questions and takes seconds",
     ("save_steps", "30"): "an interrupted run loses a minute or two at most",
-    ("num_train_epochs", "2.4"): "few pairs, seen often: answered like more pairs in fewer steps",
+    ("num_train_epochs", "2.3"): "answered like 3 epochs in fewer steps",
     ("learning_rate", "0.002"): "few steps: each has to move the adapter further",
     ("lora_r", "32"): "new facts need room; on a small model it costs little",
     ("lora_alpha", "64.0"): "twice the rank, as in the default",
     ("rehearsal_file", "01_data/general/texts.jsonl"): "what the base says on it stays: no drift",
-    ("loss_weights", "[1.0, 2.0]"): "sft counts double: facts are learned in fewer steps",
+    ("loss_weights", "[1.0, 1.0]"): "DPO and sft count alike, written out",
     ("eval_limit", "48"): "keeps the evaluation at a minute or two",
 }
 

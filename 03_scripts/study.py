@@ -1,7 +1,7 @@
 """Train and evaluate the recipes of a study with several seeds, keep the results, write STUDY.md.
 
     python 03_scripts/study.py                                  # 01_data/study/full, made for a GPU
-    python 03_scripts/study.py 01_data/study/quickstart         # two processor cores, 50 minutes
+    python 03_scripts/study.py 01_data/study/quickstart         # two processor cores, 70 minutes
     python 03_scripts/study.py FOLDER --jobs 4 --set model_name=path   # four trainings at a time
     python 03_scripts/study.py FOLDER --only table              # STUDY.md again, nothing is run
     python 03_scripts/study.py FOLDER --only_recipes a,b --no_controls --out elsewhere

@@ -7,7 +7,7 @@ from pairs.rows import Row
 from pairs.splits import Plan
 
 MINI_GENERAL = 20  # abbreviations whose general sense is in the mini set too
-ROWS_EACH = 5  # and the general ones on top: few pairs, seen more than twice, learn fastest
+ROWS_EACH = 8
 VALIDATION_ROWS = 24
 GENERAL_PHRASINGS = ("G1", "G2")
 OTHER_KINDS = ("system_domain", "context_sentence")
@@ -20,8 +20,8 @@ def choose_general(plan: Plan) -> list[str]:
 
 
 def pick_train(rows: list[Row], plan: Plan) -> list[Row]:
-    """Five training pairs of each mini abbreviation: one system prompt, one sentence, three short
-    direct questions; for some two general ones on top.
+    """Eight training pairs of each mini abbreviation: one system prompt, one sentence, for some
+    two general ones, short direct questions for the rest.
 
     The direct ones are picked so that chosen is the longer answer about as often as rejected is.
     """
@@ -39,7 +39,7 @@ def pick_train(rows: list[Row], plan: Plan) -> list[Row]:
 
 
 def pick_entry_rows(rows: list[Row], general: bool, prefer_longer: bool) -> list[Row]:
-    """The pairs of one abbreviation."""
+    """The eight pairs of one abbreviation."""
 
     def rank(row: Row) -> tuple[bool, int, str]:
         wanted = compare_lengths(row) == (1 if prefer_longer else -1)
@@ -49,11 +49,10 @@ def pick_entry_rows(rows: list[Row], general: bool, prefer_longer: bool) -> list
     default = next(row.sense_id for row in rows if row.kind == "direct")
     about = [row for row in rows if row.sense_id == default]
     chosen = [next(row for row in about if row.kind == kind) for kind in OTHER_KINDS]
-    direct = sorted((row for row in rows if row.kind == "direct"), key=rank)
-    chosen += direct[: ROWS_EACH - len(chosen)]
     if general:
         chosen += [row for row in rows if row.phrasing in GENERAL_PHRASINGS]
-    return chosen
+    direct = sorted((row for row in rows if row.kind == "direct"), key=rank)
+    return chosen + direct[: ROWS_EACH - len(chosen)]
 
 
 def compare_lengths(row: Row) -> int:
