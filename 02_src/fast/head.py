@@ -7,6 +7,7 @@ in fp32. With Triton TRL's is used: its kernels make fewer passes over the logit
 """
 
 import torch
+from torch.nn import functional as F
 from transformers.utils import is_triton_available
 from trl.kernels.chunked_logprob import ChunkedLogProbFunction
 
@@ -78,14 +79,15 @@ class Scratch:
             self.kept[name] = kept = torch.empty(rows * width, dtype=dtype)
         return kept[: rows * width].view(rows, width)
 
-    def multiply(self, name: str, hidden: torch.Tensor, weight: torch.Tensor, bias):
+    def multiply(self, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None):
         """hidden [n, H] times weight [V, H], plus bias: [n, V] in fp32."""
         size, full = (len(hidden), len(weight)), weight.dtype == torch.float32
-        product = self.take(name if full else "product", *size, weight, weight.dtype)
-        torch.mm(hidden, weight.t(), out=product)
-        if bias is not None:
-            product.add_(bias)
-        return product if full else self.take(name, *size, weight, torch.float32).copy_(product)
+        product = self.take("logits" if full else "product", *size, weight, weight.dtype)
+        if bias is None:
+            torch.mm(hidden, weight.t(), out=product)
+        else:
+            torch.addmm(bias, hidden, weight.t(), out=product)
+        return product if full else self.take("logits", *size, weight, torch.float32).copy_(product)
 
     def multiply_back(self, grad: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
         """out [n, H] = grad [n, V] times weight, in weight's dtype."""
@@ -108,7 +110,7 @@ class ScoredHead(torch.autograd.Function):
         step = max(1, LOGITS_AT_ONCE // weight.shape[0])
         for start in range(0, hidden.shape[0], step):
             part = slice(start, start + step)
-            logits = SCRATCH.multiply("logits", hidden[part], weight, bias)  # [n, V]
+            logits = SCRATCH.multiply(hidden[part], weight, bias)  # [n, V]
             stats, probs, capped = measure_logits(logits, targets[part], softcap, scale)
             found.append(stats)
             if slope is not None:
@@ -138,18 +140,16 @@ class Divergence(torch.autograd.Function):
         step = max(1, DIVERGING_AT_ONCE // weight.shape[0])
         for start in range(0, hidden.shape[0], step):
             part = slice(start, start + step)
-            logits = SCRATCH.multiply("logits", hidden[part], weight, bias)
-            transform_logits(logits, softcap, scale)
-            other = SCRATCH.multiply("other", states[part], weight, bias)
-            transform_logits(other, softcap, scale)
+            logits = transform_logits(F.linear(hidden[part], weight, bias).float(), softcap, scale)
+            other = transform_logits(F.linear(states[part], weight, bias).float(), softcap, scale)
             capped = None if softcap is None else logits.clone()
             torch.log_softmax(logits, -1, out=logits)
             torch.log_softmax(other, -1, out=other)
-            probs = torch.exp(other, out=SCRATCH.take("probs", *other.shape, other, other.dtype))
+            probs = other.exp()
             found.append(other.sub_(logits).mul_(probs).sum(-1))
             if slope is not None:
                 grad = undo_transform(logits.exp_().sub_(probs), capped, softcap, scale)
-                SCRATCH.multiply_back(grad, weight, slope[part])
+                torch.mm(grad.to(weight.dtype), weight, out=slope[part])
         ctx.save_for_backward(slope)
         return torch.cat(found)
 
